@@ -1,0 +1,33 @@
+// What every room needs to know of errors: how to put one into a sentence for people.
+
+/** An error whose message alone is meant for the person at the terminal: no stack is shown for it without `--debug`. */
+export class UserError extends Error {
+  /** What to do about it, one sentence. */
+  readonly hint: string | undefined
+  /** The process exit code that it stands for; see docs/service.md. */
+  readonly exitCode: number
+
+  constructor(message: string, options: { hint?: string; exitCode?: number; cause?: unknown } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.name = 'UserError'
+    this.hint = options.hint
+    this.exitCode = options.exitCode ?? 1
+  }
+}
+
+/** The sentence of an unknown thrown value, with the sentences of its causes, each once. */
+export function describeError(error: unknown): string {
+  const sentences: string[] = []
+  for (let at = error; at !== undefined && at !== null && sentences.length < 5; ) {
+    const text = at instanceof Error ? at.message || at.name : String(at)
+    if (!sentences.some(known => known.includes(text))) sentences.push(text)
+    at = at instanceof Error ? at.cause : undefined
+  }
+  return sentences.join(': ')
+}
+
+/** The `code` that Node puts on system errors (`ENOENT`, `ENOSPC` …), or undefined. */
+export function errorCode(error: unknown): string | undefined {
+  if (error instanceof Error && 'code' in error && typeof error.code === 'string') return error.code
+  return undefined
+}

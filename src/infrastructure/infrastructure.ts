@@ -1,0 +1,105 @@
+// The seam between one flow run and the thing that it runs in.
+//
+// In: a RunSpec, all that has been decided about what to start. Out: a Handle to what was started, later an Exit.
+// Every driver (process, docker-container, kubernetes-job) implements this interface and passes the same contract suite.
+
+/** Names one try to run a flow run. `attempt` is the last 8 hex digits of `transitionId`, which is the claim's. */
+export interface Attempt {
+  readonly flowRunId: string
+  readonly attempt: string
+  readonly transitionId: string
+}
+
+/** What exactly is to be started. It holds secrets (env), so it is never logged and never written to the journal. */
+export interface RunSpec extends Attempt {
+  /** Prefect's name for the infrastructure: the block's, else the flow run's. Not unique. */
+  readonly name: string
+  /** The infrastructure block's fields after overrides, as the server sent them; each driver reads them by its schema. */
+  readonly settings: Readonly<Record<string, unknown>>
+  /** Argument vector, never empty, never given to a shell. */
+  readonly command: readonly Value[]
+  /** Variables of the run. For a process they lie on top of the agent's own environment. */
+  readonly env: Readonly<Record<string, Value>>
+  /** Names that must not be set in the run, even if the agent or the image has them (a `null` in the block). */
+  readonly unsetEnv: readonly string[]
+  readonly labels: Readonly<Record<string, string>>
+  /** Directory on this machine with the fetched flow code, or undefined when there is none to bring along. */
+  readonly workspace: string | undefined
+  /** Small texts by name, laid beside the run where only it can read them: its parameters, the engine shim. */
+  readonly files: Readonly<Record<string, string>>
+}
+
+/** A text, or a place that only the driver can name: a file of the run's `files`, or one in its copy of the workspace. */
+export type Value = string | { readonly in: 'files' | 'workspace'; readonly path: string }
+
+/** Puts a value into words, given where this infrastructure has the two folders. */
+export function resolveValue(value: Value, folders: { readonly files: string; readonly workspace: string }): string {
+  if (typeof value === 'string') return value
+  return value.path === '' ? folders[value.in] : `${folders[value.in]}/${value.path}`
+}
+
+/** Points to started infrastructure; plain data, kept in the journal. */
+export interface Handle extends Attempt {
+  /** Prefect's block slug: `process`, `docker-container`, `kubernetes-job`. */
+  readonly type: string
+  /** The `infrastructure_pid` in Prefect's own text form, for example `host:4711`. */
+  readonly identifier: string
+}
+
+/** How infrastructure ended. */
+export type Exit = Exited | Vanished
+
+export interface Exited {
+  readonly kind: 'exited'
+  /** 0 to 255; undefined when it was ended by a signal. */
+  readonly statusCode: number | undefined
+  /** Signal name such as `SIGKILL`, if one ended it. */
+  readonly signal: string | undefined
+  /** What is known beyond the code, for people: "out of memory", "code 137 may also be …". */
+  readonly reason: string | undefined
+  /** The last lines of output, oldest first; at most 20. */
+  readonly outputTail: readonly string[]
+}
+
+/** It is gone, and how it ended cannot be known any more. */
+export interface Vanished {
+  readonly kind: 'vanished'
+  readonly reason: string
+  readonly outputTail: readonly string[]
+}
+
+/**
+ * Takes complete lines of output, in order, without line ends; longer ones arrive split, never dropped.
+ * The lines count as shipped, and are not offered again after a restart of the agent, when it returns.
+ */
+export type OutputSink = (lines: readonly string[]) => void | Promise<void>
+
+export interface Infrastructure {
+  /** Starts it and returns once it exists. Safe to repeat for one attempt: what exists already is adopted. */
+  submit(spec: RunSpec, signal: AbortSignal): Promise<Handle>
+  /** Resolves when it has ended. The signal means "stop looking", never "stop it"; then it rejects with the reason. */
+  wait(handle: Handle, output: OutputSink, signal: AbortSignal): Promise<Exit>
+  /** Asks it to end, waits `graceSeconds`, then forces it. Returns when nothing of it is left. Safe to repeat. */
+  kill(handle: Handle, graceSeconds: number, signal: AbortSignal): Promise<void>
+  /**
+   * Finds what an earlier life of the agent has started, living or ended.
+   * Undefined is a promise: this submission has started nothing and will not do so later; `submit` may be called again.
+   */
+  reattach(attempt: Attempt, handle: Handle | undefined, signal: AbortSignal): Promise<Handle | undefined>
+  /** Lets go of what has ended and whose exit is on record: removes what the settings do not ask to keep. */
+  release(handle: Handle, signal: AbortSignal): Promise<void>
+}
+
+/**
+ * It could not be started. `blame` decides what happens to the run: `run` (wrong image, path, right, setting) ends it as
+ * Crashed; `host` (disk, memory, engine down) gives it back for later, and the agent claims nothing until it heals.
+ */
+export class InfrastructureError extends Error {
+  readonly blame: 'run' | 'host'
+
+  constructor(message: string, options: { blame: 'run' | 'host'; cause?: unknown }) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.name = 'InfrastructureError'
+    this.blame = options.blame
+  }
+}
