@@ -1,0 +1,79 @@
+// What a test needs and a machine may lack: real Prefect, a container engine, root ...
+//
+// In: names of requirements. Out: options for node:test that skip the test with a line saying what is missing.
+// RIGEL_TEST_REQUIRE=prefect2,root turns such a skip into a failure. Each use is noted in the file that
+// RIGEL_TEST_LEDGER names, so that `npm test` can say per requirement what ran and what was skipped.
+
+import { accessSync, appendFileSync, constants } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import process from 'node:process'
+
+/** Gives undefined where the requirement is met, else what is missing, as the end of "needs ...". */
+type Probe = () => string | undefined
+
+/** One line for each requirement; its key is its name in RIGEL_TEST_REQUIRE. */
+const PROBES = {
+  root: () => (process.getuid?.() === 0 ? undefined : 'to run as root'),
+  prefect2: () => missingPrefect('p2', 'Prefect 2'),
+  prefect3: () => missingPrefect('p3', 'Prefect 3'),
+  docker: () => missingSetting('RIGEL_TEST_DOCKER_HOST', 'a Docker engine for tests'),
+  kubernetes: () => missingSetting('RIGEL_TEST_KUBECONFIG', 'a Kubernetes cluster for tests'),
+  s3: () => missingSetting('RIGEL_TEST_S3', 'an S3 server for tests'),
+} as const satisfies Record<string, Probe>
+
+export type Requirement = keyof typeof PROBES
+
+/**
+ * Options for `test(name, needs('prefect2'), body)`; spread them to add others.
+ * Throws, and so fails the file, when a requirement is missing that RIGEL_TEST_REQUIRE names.
+ */
+export function needs(...names: readonly Requirement[]): { readonly skip: string | false } {
+  const gaps = names.map(name => ({ name, gap: PROBES[name]() }))
+  for (const { name, gap } of gaps) {
+    if (gap && required().has(name))
+      throw new Error(`RIGEL_TEST_REQUIRE asks for ${name}, but this machine lacks ${gap}`)
+  }
+  const missing = gaps.filter(({ gap }) => gap !== undefined)
+  const skip = missing.length > 0 && missing.map(({ name, gap }) => `needs ${name}: ${gap}`).join('; ')
+  return {
+    // node:test reads it once for each test, so that is when a use is counted.
+    get skip() {
+      note(names, missing.length > 0 ? 'skipped' : 'ran', skip || '')
+      return skip
+    },
+  }
+}
+
+/** The virtual environment with a real Prefect; use it only where `needs('prefect2')` or `needs('prefect3')` lets you. */
+export function prefectEnvironment(name: 'p2' | 'p3'): string {
+  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache')
+  return join(process.env.RIGEL_PREFECT || join(cache, 'rigel-prefect'), name)
+}
+
+function missingPrefect(name: 'p2' | 'p3', what: string): string | undefined {
+  const program = join(prefectEnvironment(name), 'bin', 'prefect')
+  return isExecutable(program) ? undefined : `${what} in ${program} (scripts/prefect-environments installs it)`
+}
+
+function missingSetting(variable: string, what: string): string | undefined {
+  return process.env[variable] ? undefined : `${what}, named by ${variable}`
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function required(): ReadonlySet<string> {
+  return new Set((process.env.RIGEL_TEST_REQUIRE ?? '').split(/[\s,]+/).filter(name => name !== ''))
+}
+
+function note(names: readonly Requirement[], what: 'ran' | 'skipped', reason: string): void {
+  const ledger = process.env.RIGEL_TEST_LEDGER
+  if (ledger) appendFileSync(ledger, names.map(name => `${name}\t${what}\t${reason}\n`).join(''))
+}
