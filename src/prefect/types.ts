@@ -5,7 +5,10 @@
 
 import * as v from 'valibot'
 
-const uuid = v.pipe(v.string(), v.regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i, 'must be a UUID'))
+const uuid = v.pipe(
+  v.string(),
+  v.regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i, 'must be a UUID'),
+)
 const text = v.nullish(v.string(), null)
 const anyObject = v.record(v.string(), v.unknown())
 const object = v.nullish(anyObject, {})
