@@ -1,0 +1,27 @@
+// What every storage driver is given beside its block: limits, the environment, where this machine keeps things.
+
+import type { Logger } from '../logger.ts'
+
+/** No tree that is fetched may be larger. Beyond one of them the run is Crashed with a sentence that names the limit. */
+export interface FetchLimits {
+  /** Sum of all file sizes, after unpacking. */
+  readonly maxBytes: number
+  /** Files, links and folders together. */
+  readonly maxFiles: number
+  /** From the first request to the last byte on disk, in seconds. */
+  readonly maxSeconds: number
+}
+
+/** Generous for flow code, small enough that a wrong path (`/`) ends before it fills a disk. */
+export const defaultLimits: FetchLimits = { maxBytes: 10 * 1024 ** 3, maxFiles: 200_000, maxSeconds: 600 }
+
+export interface StorageContext {
+  /** Process environment as `config/` has read it: proxies, AWS_*, GOOGLE_APPLICATION_CREDENTIALS and their like. */
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** The user's home: what `~` in a base path means, and where SDKs keep their profiles. */
+  readonly home: string
+  readonly limits: FetchLimits
+  /** Folder of the machine's cache (RIGEL_CACHE_DIR), made when missing; undefined: nothing is kept. */
+  readonly cacheDir: string | undefined
+  readonly logger: Logger | undefined
+}

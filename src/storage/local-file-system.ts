@@ -1,0 +1,99 @@
+// `local-file-system`: a folder on this machine, and the same without a block for deployments that have only a path.
+//
+// As Prefect's filesystems.py, but paths that leave the base path are refused, and links are kept instead of followed.
+
+import { realpath, stat } from 'node:fs/promises'
+import { isAbsolute, join, relative, resolve, sep } from 'node:path'
+import * as v from 'valibot'
+import { storageError } from './blame.ts'
+import { readFields } from './block-fields.ts'
+import type { StorageContext } from './context.ts'
+import type { StorageBlock } from './registry.ts'
+import { type Storage, StorageError } from './storage.ts'
+import { runTreeJob } from './tree-thread.ts'
+
+const Fields = v.object({ basepath: v.nullish(v.string(), null) })
+
+/** Throws a StorageError when a field is unsound. */
+export function openLocalFileSystem(data: StorageBlock['data'], context: StorageContext): Storage {
+  const { basepath } = readFields('local-file-system', Fields, data)
+  const what = `storage block of type "local-file-system" with base path "${basepath ?? ''}"`
+  return new LocalFileSystem(basepath || undefined, what, context)
+}
+
+/** The folder that a deployment without a storage block names in `path`. */
+export function openLocalPath(path: string, context: StorageContext): Storage {
+  return new LocalFileSystem(path, `path "${path}" of a deployment without storage block`, context)
+}
+
+class LocalFileSystem implements Storage {
+  readonly #base: string | undefined
+  readonly #what: string
+  readonly #context: StorageContext
+
+  constructor(basepath: string | undefined, what: string, context: StorageContext) {
+    this.#base = basepath === undefined ? undefined : expandHome(basepath, context.home)
+    this.#what = what
+    this.#context = context
+    if (this.#base !== undefined && !isAbsolute(this.#base)) {
+      throw new StorageError(
+        `Cannot fetch from ${what}: it is relative, and an agent has no folder of its own to start from`,
+      )
+    }
+  }
+
+  async getDirectory(from: string | undefined, to: string, signal: AbortSignal): Promise<void> {
+    const source = await this.#resolve(from)
+    const { limits } = this.#context
+    const timeout = AbortSignal.timeout(limits.maxSeconds * 1000)
+    try {
+      await runTreeJob(
+        { kind: 'copy', from: source, to, limits, honourIgnoreFile: true },
+        AbortSignal.any([signal, timeout]),
+      )
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!timeout.aborted) throw error
+      throw new StorageError(`Copying "${source}" took longer than the limit of ${limits.maxSeconds} seconds`, {
+        cause: error,
+      })
+    }
+  }
+
+  /** The real path of the folder that is meant. Throws when it is missing or outside of the base path. */
+  async #resolve(from: string | undefined): Promise<string> {
+    const base = this.#base
+    const wanted = expandHome(from || '', this.#context.home)
+    if (base === undefined && !isAbsolute(wanted)) {
+      throw new StorageError(
+        `Cannot fetch "${wanted}" from ${this.#what}: neither the block nor the deployment names an absolute path`,
+      )
+    }
+    const path = base === undefined ? wanted : resolve(base, wanted)
+    try {
+      const source = await realpath(path)
+      if (base !== undefined && leaves(await realpath(base), source)) throw new StorageError(this.#outside(wanted))
+      if (!(await stat(source)).isDirectory())
+        throw new StorageError(`Cannot fetch from ${this.#what}: "${path}" is not a folder`)
+      return source
+    } catch (error) {
+      if (error instanceof StorageError) throw error
+      // Said first: whether something outside exists is nobody's business.
+      if (base !== undefined && leaves(base, path)) throw new StorageError(this.#outside(wanted))
+      throw storageError(`Cannot fetch from ${this.#what}: folder "${path}" cannot be read on this machine`, error)
+    }
+  }
+
+  #outside(wanted: string): string {
+    return `Cannot fetch "${wanted}" from ${this.#what}: it leads out of the base path`
+  }
+}
+
+function leaves(base: string, path: string): boolean {
+  const way = relative(base, path)
+  return way === '..' || way.startsWith(`..${sep}`) || isAbsolute(way)
+}
+
+function expandHome(path: string, home: string): string {
+  return path === '~' || path.startsWith('~/') ? join(home, path.slice(1)) : path
+}
