@@ -61,13 +61,14 @@ export function planCommand(input: {
       'The deployment has neither an entrypoint nor a command in its infrastructure block, so there is nothing to run.',
     )
   }
-  if (pythonFile.test(entrypoint)) return { kind: 'engine' }
+  // Before the Python forms, for "flow.ts" could be a module's name too.
   const script = scriptFile.exec(entrypoint)
   if (script) {
     throw new LaunchError(
       `Entrypoint "${entrypoint}" names a function in a .${script[1]} file; only Python flows and executables can be run so far.`,
     )
   }
+  if (pythonFile.test(entrypoint)) return { kind: 'engine' }
   if (modulePath.test(entrypoint) && found === 'missing') return { kind: 'engine' }
   return { kind: 'executable', command: planExecutable(entrypoint, found) }
 }
