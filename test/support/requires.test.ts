@@ -36,7 +36,7 @@ test('a test whose requirement is missing is skipped and says what it needs', as
   const { ok, stdout } = await runFile({ directory: directory.path, env: { RIGEL_TEST_LEDGER: ledger } })
   assert.ok(ok)
   assert.match(stdout, /# SKIP needs prefect2: Prefect 2 in .*p2\/bin\/prefect \(scripts\/prefect-environments/)
-  assert.match(await readFile(ledger, 'utf8'), /^prefect2\tskipped\tneeds prefect2: .*\n$/)
+  assert.match(await readFile(ledger, 'utf8'), /^prefect2\tskipped\tneeds Prefect 2 in .*\n$/)
 })
 
 test('a missing requirement that RIGEL_TEST_REQUIRE names fails the file', async () => {

@@ -39,7 +39,8 @@ export function needs(...names: readonly Requirement[]): { readonly skip: string
   return {
     // node:test reads it once for each test, so that is when a use is counted.
     get skip() {
-      note(names, missing.length > 0 ? 'skipped' : 'ran', skip || '')
+      if (skip === false) note(names, 'ran', '')
+      else for (const { name, gap } of missing) note([name], 'skipped', `needs ${gap}`)
       return skip
     },
   }
