@@ -120,6 +120,12 @@ export const BlockDocument = v.object({
 })
 export type BlockDocument = v.InferOutput<typeof BlockDocument>
 
+export const BlockType = v.object({ id: uuid, name: v.string(), slug: v.string() })
+export type BlockType = v.InferOutput<typeof BlockType>
+
+export const BlockSchema = v.object({ id: uuid, checksum: text, block_type_id: v.nullish(uuid, null), version: text })
+export type BlockSchema = v.InferOutput<typeof BlockSchema>
+
 export const OrchestrationResult = v.object({
   state: v.nullish(State, null),
   status: v.picklist(['ACCEPT', 'REJECT', 'ABORT', 'WAIT']),
