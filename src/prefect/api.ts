@@ -77,8 +77,8 @@ export class Api implements AsyncDisposable {
     return this.#calls
   }
 
-  serverNow(): number {
-    return this.#clock.now()
+  serverNow(): Date {
+    return new Date(this.#clock.now())
   }
 
   /** Throws ApiError, or the signal's reason as soon as it is aborted (what was sent then, was sent). */

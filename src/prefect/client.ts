@@ -44,8 +44,8 @@ export class PrefectClient implements AsyncDisposable {
     return this.#api.calls
   }
 
-  /** Milliseconds since 1970 by the server's clock; by ours until it has answered, or while the two may well agree. */
-  serverNow(): number {
+  /** Now by the server's clock; by ours until it has answered, or while the two may well agree. */
+  serverNow(): Date {
     return this.#api.serverNow()
   }
 
@@ -100,7 +100,7 @@ export class PrefectClient implements AsyncDisposable {
       {
         route: 'POST /flow_runs/{id}/set_state',
         params: { id },
-        body: { state: { ...state, data: null }, force },
+        body: { state: { data: null, ...state }, force },
         schema: OrchestrationResult,
         retry: claim ? 'never' : { lookup },
       },

@@ -9,6 +9,8 @@ export interface ProposedState {
   readonly type: StateType
   readonly name: string
   readonly message: string | null
+  /** Only to put a former state back as it was; null when left out. */
+  readonly data?: unknown
   readonly state_details: {
     /** The server refuses the same one twice in a row, which makes a repeat harmless. */
     readonly transition_id: string
@@ -25,12 +27,12 @@ export interface StateOptions {
 }
 
 /** A claim. Its transition id is in the journal already. */
-export function pending(transitionId: string): ProposedState {
-  return buildState('PENDING', { transitionId })
+export function buildPending(options: StateOptions & { readonly transitionId: string }): ProposedState {
+  return buildState('PENDING', options)
 }
 
-export function running(transitionId: string): ProposedState {
-  return buildState('RUNNING', { transitionId })
+export function buildRunning(options: StateOptions = {}): ProposedState {
+  return buildState('RUNNING', options)
 }
 
 /** Gives a run back, or puts it off. `scheduledTime` is an ISO time by the server's clock. */
