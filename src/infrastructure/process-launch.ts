@@ -1,0 +1,143 @@
+// Starts one supervisor, and with it one run.
+//
+// In: what is to be started, all decided. Out: a promise that resolves when there is something to read: the record is
+// written, or the supervisor has ended. What it says is read from disk, as a later life of the agent would read it.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { execPath, platform } from 'node:process'
+import { describeError, errorCode } from '../errors.ts'
+import { InfrastructureError } from './infrastructure.ts'
+import { splitEnvironment } from './process-environment.ts'
+import { inSubmission, type Submission } from './process-record.ts'
+import type { StartAnswer } from './process-submit.ts'
+
+const SUPERVISOR = join(import.meta.dirname, 'supervisor.sh')
+/** Compiled it is a .js file. */
+const EXEC = import.meta.filename.replace('process-launch', 'process-exec')
+/** Longer than any exit line, so that it is written over blanks and needs no new block of the disk. */
+const EXIT_BLANKS = `${' '.repeat(62)}\n`
+
+export interface Launch {
+  readonly submission: Submission
+  readonly shell: string
+  readonly bootId: string
+  readonly pidNamespace: string
+  readonly isStreamed: boolean
+  readonly command: readonly string[]
+  /** The file that `command` starts. */
+  readonly executable: string
+  readonly cwd: string
+  readonly env: Readonly<Record<string, string>>
+  /** The run's own part of `env`. */
+  readonly runEnv: Readonly<Record<string, string>>
+}
+
+/** Lays out a submission's folder: 0700, its files 0600. */
+export function prepareFolder({ folder }: Submission, files: Readonly<Record<string, string>>): void {
+  mkdirSync(inSubmission.files(folder), { mode: 0o700 })
+  for (const [name, text] of Object.entries(files)) {
+    writeFileSync(join(inSubmission.files(folder), name), text, { mode: 0o600, flag: 'wx' })
+  }
+  writeFileSync(inSubmission.exit(folder), EXIT_BLANKS, { mode: 0o600, flag: 'wx' })
+}
+
+/**
+ * `started` settles when the submission's folder has its answer. `child` is the supervisor; its end is a hint to look.
+ * Throws, or rejects with, an InfrastructureError when the supervisor could not be started.
+ */
+export function launch(options: Launch): { readonly child: ChildProcess; readonly started: Promise<StartAnswer> } {
+  const { folder } = options.submission
+  const { plain, strange } = splitEnvironment(options.env, options.runEnv)
+  let command = options.command
+  if (Object.keys(strange).length > 0) {
+    plain.RIGEL_STRANGE_ENVIRONMENT = JSON.stringify(strange)
+    command = [execPath, '--disable-warning=ExperimentalWarning', EXEC, options.executable, ...command]
+  }
+  const output = openSync(inSubmission.output(folder), 'a', 0o600)
+  try {
+    const { bootId, pidNamespace, isStreamed } = options
+    const words = [
+      SUPERVISOR,
+      folder,
+      bootId,
+      pidNamespace,
+      isStreamed ? 'stream' : 'keep',
+      ...ownSession(),
+      ...command,
+    ]
+    const child = spawn(options.shell, words, {
+      cwd: options.cwd,
+      env: plain,
+      detached: true,
+      stdio: ['ignore', output, 'ignore', 'pipe'],
+    })
+    child.unref()
+    return { child, started: waitForAnswer(child) }
+  } catch (error) {
+    throw explainSpawnError(error)
+  } finally {
+    closeSync(output)
+  }
+}
+
+/** The command words that put what follows them into a session of its own, without a new pid. */
+function ownSession(): readonly string[] {
+  if (platform === 'darwin') return ['/usr/bin/perl', '-MPOSIX', '-e', 'setsid; exec { $ARGV[0] } @ARGV', '--']
+  return [findSetsid()]
+}
+
+let setsid: string | undefined
+
+function findSetsid(): string {
+  setsid ??= ['/usr/bin/setsid', '/bin/setsid', '/usr/local/bin/setsid'].find(path => existsSync(path))
+  if (setsid) return setsid
+  throw new InfrastructureError('This machine has no setsid in /usr/bin or /bin (package util-linux or busybox)', {
+    blame: 'host',
+  })
+}
+
+/** The supervisor's exit code when the token was not to be had. */
+const TOKEN_LOST = 75
+
+function waitForAnswer(child: ChildProcess): Promise<StartAnswer> {
+  return new Promise((resolve, reject) => {
+    const pipe = child.stdio[3]
+    const settle = (answer: StartAnswer): void => {
+      pipe?.destroy()
+      resolve(answer)
+    }
+    // A supervisor that cannot be started says so by 'error'; one that ends closes the pipe.
+    child.once('error', error => reject(explainSpawnError(error)))
+    child.once('exit', code => settle(code === TOKEN_LOST ? 'lost' : 'ended'))
+    if (pipe && 'on' in pipe) {
+      pipe.once('data', () => settle('started'))
+    }
+  })
+}
+
+/** Which system errors are this machine's trouble, and not the run's: they pass, or an operator must act. */
+const HOST_ERRORS = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN'])
+
+/** Puts a failure to lay out or start a submission into words, with the one to blame. */
+export function explainSpawnError(error: unknown): InfrastructureError {
+  if (error instanceof InfrastructureError) return error
+  const code = errorCode(error) ?? ''
+  if (HOST_ERRORS.has(code)) {
+    return new InfrastructureError(`This machine could not start a process: ${describeError(error)}`, {
+      blame: 'host',
+      cause: error,
+    })
+  }
+  if (code === 'E2BIG') {
+    return new InfrastructureError('The command and its environment are larger than the kernel takes (ARG_MAX)', {
+      blame: 'run',
+      cause: error,
+    })
+  }
+  return new InfrastructureError(`The process could not be started: ${describeError(error)}`, {
+    blame: 'run',
+    cause: error,
+  })
+}
