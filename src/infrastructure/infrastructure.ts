@@ -52,11 +52,11 @@ export type Exit = Exited | Vanished
 export interface Exited {
   readonly kind: 'exited'
   /** 0 to 255; undefined when it was ended by a signal. */
-  readonly statusCode: number | undefined
+  readonly statusCode?: number | undefined
   /** Signal name such as `SIGKILL`, if one ended it. */
-  readonly signal: string | undefined
+  readonly signal?: string | undefined
   /** What is known beyond the code, for people: "out of memory", "code 137 may also be …". */
-  readonly reason: string | undefined
+  readonly reason?: string | undefined
   /** The last lines of output, oldest first; at most 20. */
   readonly outputTail: readonly string[]
 }

@@ -1,0 +1,80 @@
+// Finds runs to end. At every look it asks the server once for all runs that we hold, and ends what is cancelled, what is
+// over but lives on, and what the server does not know any more. It only marks and kills; reports go through the lifecycle.
+
+import { isCancelling, isTerminal } from '../prefect/states.ts'
+import type { FlowRun } from '../prefect/types.ts'
+import type { AgentContext } from './agent-context.ts'
+import type { Lifecycle } from './lifecycle.ts'
+import { mayHaveInfrastructure } from './record.ts'
+
+/** Between the two looks that must both show a run as unknown before it is ended. */
+const unknownLooks = 2
+
+export class Watch {
+  readonly #context: AgentContext
+  readonly #overSince = new Map<string, number>()
+  readonly #unknown = new Map<string, number>()
+
+  constructor(context: AgentContext) {
+    this.#context = context
+  }
+
+  /** One look at all that we hold. `areQueuesKnown`: the server still has our queues, so it is the database we know. */
+  async look(lives: readonly Lifecycle[], areQueuesKnown: boolean, signal: AbortSignal): Promise<void> {
+    const held = lives.filter(life => life.record.step !== 'ended' && life.record.step !== 'claiming')
+    if (held.length === 0) {
+      this.#forgetOthers(new Set())
+      return
+    }
+    const ids = held.map(life => life.record.flowRunId)
+    const { reader, turns } = this.#context
+    const found = await turns.take('look', () => reader.readAll(ids), signal)
+    for (const life of held) {
+      const run = found.get(life.record.flowRunId)
+      if (run) this.#judge(life, run)
+      else await this.#judgeUnknown(life, areQueuesKnown, signal)
+    }
+    this.#forgetOthers(new Set(ids))
+  }
+
+  #judge(life: Lifecycle, run: FlowRun): void {
+    this.#unknown.delete(run.id)
+    life.noteSeen(run)
+    if (isCancelling(run.state) || run.state_type === 'CANCELLED') {
+      life.requestStop('cancelled')
+      return
+    }
+    if (!isTerminal(run.state_type) || !mayHaveInfrastructure(life.record)) {
+      this.#overSince.delete(run.id)
+      return
+    }
+    // An engine lives on for a second or more after it has reported; what lives much longer has been left behind.
+    const since = this.#overSince.get(run.id) ?? performance.now()
+    this.#overSince.set(run.id, since)
+    if (performance.now() - since >= this.#context.settings.lingerSeconds * 1000) life.requestStop('over')
+  }
+
+  /** A run is taken for deleted only when Prefect itself says so twice, of a server that otherwise knows us. */
+  async #judgeUnknown(life: Lifecycle, areQueuesKnown: boolean, signal: AbortSignal): Promise<void> {
+    const { flowRunId } = life.record
+    if (await this.#context.client.readFlowRun(flowRunId, signal)) return
+    const looks = (this.#unknown.get(flowRunId) ?? 0) + 1
+    this.#unknown.set(flowRunId, looks)
+    if (looks < unknownLooks) return
+    if (areQueuesKnown) {
+      life.requestStop('unknown')
+      return
+    }
+    this.#context.complaints.say(
+      'other database',
+      'the server knows neither this flow run nor our work queues: is it another database? ending nothing',
+      { flow_run_id: flowRunId },
+    )
+  }
+
+  #forgetOthers(held: ReadonlySet<string>): void {
+    for (const known of [this.#overSince, this.#unknown]) {
+      for (const flowRunId of known.keys()) if (!held.has(flowRunId)) known.delete(flowRunId)
+    }
+  }
+}

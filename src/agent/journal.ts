@@ -1,0 +1,246 @@
+// The link between "claimed" and "launched", on disk: one folder per flow run, its record replaced whole by rename.
+//
+//   <state>/runs/<flow run id>/record.json    plus whatever the run's infrastructure and workspace keep beside it
+//   <state>/trash/                             folders of reported runs, on their way out
+//   <state>/unreadable/                        folders with records that nobody could read, kept for people
+//   <state>/returned/<flow run id>             how often this host has given the run back
+//   <state>/reserve                            1 MiB that is freed when the disk is full, so that cleaning up can begin
+
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { open, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { errorCode } from '../errors.ts'
+import { type FoundRecord, type RunRecord, readRecord } from './record.ts'
+
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+const reserveBytes = 1024 * 1024
+/** A run that this host gave back long ago starts counting anew. */
+const returnsForgottenMs = 24 * 3600 * 1000
+
+/** There is no room for the record; nothing may be done that it would have to remember. */
+export class JournalFullError extends Error {
+  constructor(cause: unknown) {
+    super('the state folder has no room for another record', { cause })
+    this.name = 'JournalFullError'
+  }
+}
+
+export class Journal {
+  readonly runsDirectory: string
+  readonly #state: string
+  readonly #trash: string
+  readonly #returned: string
+  readonly #reserve: string
+  #serial = 0
+
+  constructor(stateDirectory: string) {
+    this.#state = stateDirectory
+    this.runsDirectory = join(stateDirectory, 'runs')
+    this.#trash = join(stateDirectory, 'trash')
+    this.#returned = join(stateDirectory, 'returned')
+    this.#reserve = join(stateDirectory, 'reserve')
+  }
+
+  /** Makes the folders, clears away what the last life left half removed. Throws when the state folder cannot be used. */
+  async open(): Promise<void> {
+    for (const directory of [this.#state, this.runsDirectory, this.#trash, this.#returned]) {
+      mkdirSync(directory, { recursive: true, mode: 0o700 })
+    }
+    await this.#emptyTrash()
+    this.#forgetOldReturns()
+    this.restoreReserve()
+  }
+
+  /** Every run that an earlier life has left, by its folder's name. */
+  *found(): Generator<{ flowRunId: string; found: FoundRecord }> {
+    for (const flowRunId of readdirSync(this.runsDirectory)) {
+      if (!uuidPattern.test(flowRunId)) continue
+      yield { flowRunId, found: this.#read(flowRunId) }
+    }
+  }
+
+  directory(flowRunId: string): string {
+    return join(this.runsDirectory, flowRunId)
+  }
+
+  /** Opens the run's folder with its first record, the intent to claim. Throws JournalFullError. */
+  async begin(record: RunRecord): Promise<void> {
+    try {
+      mkdirSync(this.directory(record.flowRunId), { mode: 0o700 })
+    } catch (error) {
+      if (isFull(error)) throw new JournalFullError(error)
+      if (errorCode(error) !== 'EEXIST') throw error
+    }
+    await this.write(record, 'durable')
+  }
+
+  /**
+   * Replaces the record by rename. `durable` also asks the disk (fsync of file and folder): for claims and endings,
+   * which must survive the machine; for the others the kernel's memory is enough to survive the agent.
+   * Throws JournalFullError when there is no room, also after the reserve has been given up.
+   */
+  async write(record: RunRecord, care: 'durable' | 'quick' = 'quick'): Promise<void> {
+    try {
+      await this.#write(record, care)
+    } catch (error) {
+      if (!isFull(error)) throw error
+      rmSync(this.#reserve, { force: true })
+      try {
+        await this.#write(record, care)
+      } catch (again) {
+        throw isFull(again) ? new JournalFullError(again) : again
+      }
+    }
+  }
+
+  async #write(record: RunRecord, care: 'durable' | 'quick'): Promise<void> {
+    const directory = this.directory(record.flowRunId)
+    const fresh = join(directory, `record.${++this.#serial}.new`)
+    const text = `${JSON.stringify(record)}\n`
+    try {
+      if (care === 'quick') {
+        const file = openSync(fresh, 'w', 0o600)
+        try {
+          writeSync(file, text)
+        } finally {
+          closeSync(file)
+        }
+      } else {
+        await writeDurably(fresh, text)
+      }
+      renameSync(fresh, join(directory, 'record.json'))
+    } catch (error) {
+      rmSync(fresh, { force: true })
+      throw error
+    }
+    if (care === 'durable') await syncDirectory(directory)
+  }
+
+  /** The run is over for us: its folder leaves `runs` in one step, and is removed afterwards. */
+  async forget(flowRunId: string): Promise<void> {
+    const gone = join(this.#trash, `${flowRunId}.${process.pid}.${++this.#serial}`)
+    try {
+      renameSync(this.directory(flowRunId), gone)
+    } catch (error) {
+      if (errorCode(error) === 'ENOENT') return
+      throw error
+    }
+    await removeTree(gone)
+  }
+
+  /** Keeps an unreadable record beside the new one, for people to look at. */
+  setAside(flowRunId: string): void {
+    const file = join(this.directory(flowRunId), 'record.json')
+    if (existsSync(file)) renameSync(file, `${file}.unreadable`)
+  }
+
+  /** The run is none of ours, but its record was unreadable: the folder leaves the journal, and nobody throws it away. */
+  keepAside(flowRunId: string): void {
+    const aside = join(this.#state, 'unreadable')
+    mkdirSync(aside, { recursive: true, mode: 0o700 })
+    renameSync(this.directory(flowRunId), join(aside, `${flowRunId}.${process.pid}.${++this.#serial}`))
+  }
+
+  /** How often this host has given the run back since its last launch. */
+  timesReturned(flowRunId: string): number {
+    try {
+      return Number.parseInt(readFileSync(join(this.#returned, flowRunId), 'utf8'), 10) || 0
+    } catch {
+      return 0 // no such file: never
+    }
+  }
+
+  /** On a full disk the count is not kept: the run is then tried once more than it should be, which harms nobody. */
+  noteReturn(flowRunId: string): void {
+    try {
+      writeFileSync(join(this.#returned, flowRunId), `${this.timesReturned(flowRunId) + 1}\n`)
+    } catch (error) {
+      if (!isFull(error)) throw error
+    }
+  }
+
+  forgetReturns(flowRunId: string): void {
+    rmSync(join(this.#returned, flowRunId), { force: true })
+  }
+
+  /** True when a record could be written now. Puts the reserve back once there is room for it. */
+  hasRoom(): boolean {
+    try {
+      this.restoreReserve()
+      return true
+    } catch (error) {
+      if (isFull(error)) return false
+      throw error
+    }
+  }
+
+  restoreReserve(): void {
+    if (existsSync(this.#reserve) && statSync(this.#reserve).size === reserveBytes) return
+    try {
+      writeFileSync(this.#reserve, Buffer.alloc(reserveBytes, 1), { mode: 0o600 })
+    } catch (error) {
+      rmSync(this.#reserve, { force: true })
+      throw error
+    }
+  }
+
+  #read(flowRunId: string): FoundRecord {
+    try {
+      return readRecord(readFileSync(join(this.directory(flowRunId), 'record.json'), 'utf8'))
+    } catch (error) {
+      return { kind: 'unreadable', reason: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
+  async #emptyTrash(): Promise<void> {
+    for (const name of readdirSync(this.#trash)) await removeTree(join(this.#trash, name))
+  }
+
+  #forgetOldReturns(): void {
+    for (const name of readdirSync(this.#returned)) {
+      const file = join(this.#returned, name)
+      if (Date.now() - statSync(file).mtimeMs > returnsForgottenMs) rmSync(file, { force: true })
+    }
+  }
+}
+
+/** The disk, or this user's or folder's share of it, is used up. */
+export function isFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT'].includes(errorCode(error) ?? '')
+}
+
+async function writeDurably(path: string, text: string): Promise<void> {
+  const file = await open(path, 'w', 0o600)
+  try {
+    await file.writeFile(text)
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** A flow may have left folders that nobody may enter or write; the next start tries again. */
+async function removeTree(path: string): Promise<void> {
+  await rm(path, { recursive: true, force: true, maxRetries: 2 }).catch(() => undefined)
+}

@@ -1,0 +1,145 @@
+// What the server has not acknowledged yet. There is no second queue: the outbox is the records in step `ended`, each of
+// which is delivered here, over restarts and hours of outage, in order for each run because its lifecycle waits for it.
+
+import { setTimeout as timer } from 'node:timers/promises'
+import { jitter } from '../async/sleep.ts'
+import type { Logger } from '../logger.ts'
+import { ApiError } from '../prefect/errors.ts'
+import { buildScheduled, buildState, type ProposedState } from '../prefect/states.ts'
+import type { FlowRun, OrchestrationResult } from '../prefect/types.ts'
+import type { AgentContext } from './agent-context.ts'
+import { followUpId } from './identity.ts'
+import { JournalFullError } from './journal.ts'
+import { decideOutcome, type Proposal } from './outcome.ts'
+import type { RunRecord } from './record.ts'
+
+const firstPauseMs = 1_000
+const longestPauseMs = 30_000
+/** What the server said this recently is still taken for its present word; a request of its own would not be much fresher. */
+const freshMs = 2_000
+
+/**
+ * Repeats `attempt` until it gives a value, at growing distance, for as long as it takes; only the signal ends it.
+ * Not a retry of requests (the client does that) but of what must come to pass: a decision, a record, a report.
+ */
+export async function replay<T>(
+  what: string,
+  context: Pick<AgentContext, 'complaints'>,
+  signal: AbortSignal,
+  attempt: () => Promise<{ readonly done: T } | undefined>,
+): Promise<T> {
+  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(longestPauseMs, pauseMs * 2)) {
+    try {
+      const result = await attempt()
+      if (result) return result.done
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!(error instanceof ApiError) && !(error instanceof JournalFullError)) throw error
+      context.complaints.say(`replay ${what}`, 'cannot go on yet; will try again', { what, err: error })
+    }
+    await timer(jitter(pauseMs, 0.3), undefined, { signal })
+  }
+}
+
+/**
+ * Tells the server how the run ended for us, if there is anything to tell. Returns once the server has acknowledged it, or
+ * it has become pointless. `seenRunningAt`: when the server last showed the run as ours and running (performance.now()).
+ */
+export async function deliver(
+  context: AgentContext,
+  record: RunRecord,
+  seenRunningAt: number,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  let isFirst = true
+  await replay('report', context, signal, async () => {
+    const isFresh = isFirst && record.reports === 'agent' && performance.now() - seenRunningAt < freshMs
+    isFirst = false
+    const run = isFresh ? justRunning : await context.reader.read(record.flowRunId)
+    if (!run) {
+      log.warn('the server does not know this flow run any more; nothing to report')
+      return { done: undefined }
+    }
+    const outcome = decideOutcome({ record, run, stoppedRuns: context.settings.stoppedRuns })
+    if (outcome.kind === 'none') {
+      log.debug({ why: outcome.why }, 'nothing to report')
+      return { done: undefined }
+    }
+    if (outcome.kind === 'restore') return restoreFormerState(context, record, signal)
+    return propose(context, record, outcome.proposal, log, signal)
+  })
+}
+
+/** What the server said a moment ago, when it accepted RUNNING from us. */
+const justRunning: Parameters<typeof decideOutcome>[0]['run'] = {
+  state_type: 'RUNNING',
+  state_name: 'Running',
+  state: null,
+  infrastructure_pid: null,
+  empirical_policy: { retry_type: null },
+} satisfies Partial<FlowRun>
+
+async function propose(
+  context: AgentContext,
+  record: RunRecord,
+  proposal: Proposal,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<{ done: undefined } | undefined> {
+  const state = buildReport(context, record, proposal)
+  let answer: OrchestrationResult
+  try {
+    const call = () => context.client.setFlowRunState(record.flowRunId, state, {}, signal)
+    answer = await context.turns.take('report', call, signal)
+  } catch (error) {
+    if (!(error instanceof ApiError) || !error.isFinal) throw error
+    log.error({ err: error, state: state.name }, 'the server refuses the report for good; dropped')
+    return { done: undefined }
+  }
+  const isTaken =
+    answer.status === 'ACCEPT' || answer.state?.state_details?.transition_id === state.state_details.transition_id
+  if (isTaken) {
+    log.info({ state: state.name }, 'flow run reported')
+    return { done: undefined }
+  }
+  log.info(
+    { state: state.name, status: answer.status, reason: answer.details?.reason, now: answer.state?.name },
+    'report not taken',
+  )
+  // Somebody else has moved the run meanwhile: decide anew on what it is now. CANCELLING, for one, still needs our word.
+  return answer.state?.type === 'CANCELLING' || answer.status === 'WAIT' ? undefined : { done: undefined }
+}
+
+function buildReport(context: AgentContext, record: RunRecord, proposal: Proposal): ProposedState {
+  const options = { message: proposal.message, transitionId: followUpId(record.transitionId, 'report') }
+  if (proposal.type !== 'SCHEDULED') return buildState(proposal.type, options)
+  const scheduledTime = new Date(
+    context.client.serverNow().getTime() + (proposal.delaySeconds ?? 0) * 1000,
+  ).toISOString()
+  return buildScheduled({ ...options, scheduledTime })
+}
+
+/** Undoes a claim that was made from an old poll answer: the state before it comes back as it was. */
+async function restoreFormerState(
+  context: AgentContext,
+  record: RunRecord,
+  signal: AbortSignal,
+): Promise<{ done: undefined }> {
+  const states = await context.client.readFlowRunStates(record.flowRunId, signal)
+  const claimedAt = states.findLastIndex(state => state.state_details?.transition_id === record.transitionId)
+  const former = states[claimedAt - 1]
+  if (former) {
+    const state: ProposedState = {
+      ...buildState(former.type, {
+        name: former.name ?? undefined,
+        message: former.message ?? undefined,
+        transitionId: followUpId(record.transitionId, 'report'),
+      }),
+      data: former.data ?? null,
+    }
+    const call = () => context.client.setFlowRunState(record.flowRunId, state, { force: true }, signal)
+    await context.turns.take('report', call, signal)
+  }
+  return { done: undefined }
+}

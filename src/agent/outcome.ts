@@ -1,0 +1,159 @@
+// PURE: how a run ended for us, and what the server says of it now -> the state to propose, or none.
+//
+// The engine reports what the flow did, the agent what the infrastructure did. Whoever comes later never overwrites a
+// terminal state, and nothing stays a ghost: after this, the run is terminal, scheduled, paused or suspended.
+
+import { constants } from 'node:os'
+import type { Exit } from '../infrastructure/infrastructure.ts'
+import type { FlowRun, StateType } from '../prefect/types.ts'
+import { followUpId } from './identity.ts'
+import type { RunRecord } from './record.ts'
+
+/** What the outbox should tell the server. */
+export type Outcome =
+  | { readonly kind: 'none'; readonly why: string }
+  | { readonly kind: 'propose'; readonly proposal: Proposal }
+  | { readonly kind: 'restore' }
+
+export interface Proposal {
+  readonly type: StateType
+  readonly message: string
+  /** Only for SCHEDULED: how far from now. */
+  readonly delaySeconds?: number
+}
+
+/** A state message longer than this is cut in the middle; servers store it with each state. */
+const messageLimit = 4_000
+
+const terminal: readonly StateType[] = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
+
+export interface OutcomeFacts {
+  readonly record: RunRecord
+  /** The run as the server has it now. */
+  readonly run: Pick<FlowRun, 'state_type' | 'state_name' | 'state' | 'infrastructure_pid' | 'empirical_policy'>
+  /** What becomes of runs that are ended because the agent itself must stop. */
+  readonly stoppedRuns: 'crashed' | 'scheduled'
+}
+
+export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outcome {
+  const { ending } = record
+  if (!ending) return none('it has not ended')
+  if (ending.kind === 'restore')
+    return claimIsOurs(record, run) ? { kind: 'restore' } : none('the claim is not ours any more')
+
+  const state = run.state_type
+  if (state === null) return none('the server shows no state')
+  if (terminal.includes(state)) return none(`the run is ${run.state_name ?? state} already`)
+  if (isOfAnotherClaim(record, run)) return none('a later claim of the run is under way')
+  if (state === 'CANCELLING') return propose('CANCELLED', cancelledMessage(record))
+  if (state === 'SCHEDULED' && !waitsForDeadEngine(run)) return none('the run has been scheduled again')
+  if (state === 'PAUSED') return none('the run is paused')
+
+  switch (ending.kind) {
+    case 'given-back':
+      if (state !== 'PENDING' && !saysOurRunning(record, run)) return none('the run has moved on')
+      return propose('SCHEDULED', ending.message, ending.delaySeconds)
+    case 'not-launched':
+      return propose('CRASHED', ending.message)
+    case 'exit':
+      return decideExit(record, ending.exit, state, stoppedRuns)
+  }
+}
+
+function decideExit(record: RunRecord, exit: Exit, state: StateType, stoppedRuns: 'crashed' | 'scheduled'): Outcome {
+  if (record.stop === 'cancelled') return propose('CANCELLED', cancelledMessage(record))
+  if (record.stop === 'agent-stopped') {
+    const message = 'The agent was stopped and ended this run.'
+    return stoppedRuns === 'scheduled' ? propose('SCHEDULED', message, 0) : propose('CRASHED', withTail(message, exit))
+  }
+  if (exit.kind === 'vanished')
+    return propose('CRASHED', withTail(`The flow run's infrastructure is gone: ${exit.reason}`, exit))
+  if (exit.signal !== undefined || exit.statusCode === undefined)
+    return propose('CRASHED', withTail(describeExit(exit), exit))
+  if (record.reports === 'agent') {
+    return exit.statusCode === 0
+      ? propose('COMPLETED', 'The command ended with exit code 0.')
+      : propose('FAILED', withTail(describeExit(exit), exit))
+  }
+  if (exit.statusCode !== 0) return propose('CRASHED', withTail(describeExit(exit), exit))
+  if (record.reports === 'command' && state === 'PENDING') {
+    return propose('COMPLETED', 'The command ended with exit code 0 and has not reported a state of its own.')
+  }
+  const left =
+    state === 'RUNNING' ? 'while the run was still Running' : `while the run was still ${state.toLowerCase()}`
+  return propose(
+    'CRASHED',
+    withTail(`The process ended with exit code 0 ${left}: nobody reported how the flow ended.`, exit),
+  )
+}
+
+/** "exit code 137 (SIGKILL …)" in words; the driver's own explanation, if it has one, follows. */
+export function describeExit(exit: Extract<Exit, { kind: 'exited' }>): string {
+  const what =
+    exit.signal !== undefined
+      ? `was ended by ${exit.signal} (signal ${signalNumber(exit.signal)})`
+      : exit.statusCode !== undefined
+        ? `ended with exit code ${exit.statusCode}`
+        : 'ended, with an exit code that is not known'
+  return `The flow run's infrastructure ${what}.${exit.reason ? ` ${sentence(exit.reason)}` : ''}`
+}
+
+function signalNumber(name: string): number | string {
+  return (constants.signals as Record<string, number>)[name] ?? 'unknown'
+}
+
+function sentence(text: string): string {
+  const upper = text.charAt(0).toUpperCase() + text.slice(1)
+  return /[.!?]$/.test(upper) ? upper : `${upper}.`
+}
+
+/**
+ * An engine that waits for its own retry (`in_process`) shows its run as scheduled. When that engine is gone, no agent
+ * would ever start the run again, for all of them skip it: without a report it would be a ghost.
+ */
+function waitsForDeadEngine(run: OutcomeFacts['run']): boolean {
+  return run.state_name === 'AwaitingRetry' && run.empirical_policy?.retry_type === 'in_process'
+}
+
+/**
+ * PENDING with a transition id that is not ours, or infrastructure that came after ours: our claim is history.
+ * The server keeps the `infrastructure_pid` of an earlier try until a new one is reported, so that one is no sign.
+ */
+function isOfAnotherClaim(record: RunRecord, run: OutcomeFacts['run']): boolean {
+  if (run.state_type === 'PENDING') return !claimIsOurs(record, run)
+  const known = [null, record.polled.infrastructurePid, record.handle?.identifier]
+  return record.handle !== undefined && !known.includes(run.infrastructure_pid)
+}
+
+function claimIsOurs(record: RunRecord, run: OutcomeFacts['run']): boolean {
+  return run.state_type === 'PENDING' && run.state?.state_details?.transition_id === record.transitionId
+}
+
+/** RUNNING as the agent proposed it for a command that it then could not start. */
+function saysOurRunning(record: RunRecord, run: OutcomeFacts['run']): boolean {
+  return (
+    run.state_type === 'RUNNING' &&
+    run.state?.state_details?.transition_id === followUpId(record.transitionId, 'running')
+  )
+}
+
+function cancelledMessage(record: RunRecord): string {
+  return record.handle || record.step === 'running'
+    ? 'The flow run was cancelled and its infrastructure has ended.'
+    : 'The flow run was cancelled before it was started.'
+}
+
+function withTail(message: string, exit: Exit): string {
+  if (exit.outputTail.length === 0) return message
+  const room = Math.max(200, messageLimit - message.length - 40)
+  const tail = exit.outputTail.join('\n')
+  return `${message}\nLast lines of output:\n${tail.length > room ? `…${tail.slice(-room)}` : tail}`
+}
+
+function none(why: string): Outcome {
+  return { kind: 'none', why }
+}
+
+function propose(type: StateType, message: string, delaySeconds?: number): Outcome {
+  return { kind: 'propose', proposal: { type, message, ...(delaySeconds === undefined ? {} : { delaySeconds }) } }
+}

@@ -1,0 +1,203 @@
+// Sources -> due flow runs. Asks each work queue for what is due, leaves out what is not ours to start, and pages on when
+// a whole page is of that kind, so that one blocked deployment starves nobody.
+
+import type { Logger } from '../logger.ts'
+import type { PrefectClient } from '../prefect/client.ts'
+import type { FlowRun, WorkQueue } from '../prefect/types.ts'
+import { SharedReads } from './assignment.ts'
+import type { Complaints } from './complaints.ts'
+
+/** One run to start, with what may be read once for all runs of the same answer. */
+export interface DueRun {
+  readonly run: FlowRun
+  readonly shared: SharedReads
+}
+
+export interface PollOptions {
+  /** Queues by name, created when missing, as Prefect's agent does. */
+  readonly names: readonly string[]
+  /** Prefixes of queue names; queues found by them are never created. */
+  readonly prefixes: readonly string[]
+  /** How far ahead of its time a run may be taken. */
+  readonly prefetchSeconds: number
+}
+
+/** The server refuses a larger page. */
+const largestPage = 200
+/** Queues are looked up again after this: paused or not is only for the log, the server itself answers accordingly. */
+const queuesFreshMs = 60_000
+/** A run that was refused or given back is left alone for a while: it is most likely somebody else's by now. */
+const avoidMs = 60_000
+
+export class Poll {
+  readonly #client: PrefectClient
+  readonly #options: PollOptions
+  readonly #complaints: Complaints
+  readonly #logger: Logger
+  #queues: readonly WorkQueue[] = []
+  #queuesAt = Number.NEGATIVE_INFINITY
+  readonly #avoided = new Map<string, number>()
+
+  constructor(client: PrefectClient, options: PollOptions, complaints: Complaints, logger: Logger) {
+    this.#client = client
+    this.#options = options
+    this.#complaints = complaints
+    this.#logger = logger
+  }
+
+  get queues(): readonly WorkQueue[] {
+    return this.#queues
+  }
+
+  /** Leaves this run to others for a minute. */
+  avoid(flowRunId: string, forMs = avoidMs): void {
+    this.#avoided.set(flowRunId, performance.now() + forMs)
+  }
+
+  /**
+   * At most `wanted` due runs, earliest first. `isKnown` tells which runs are in the journal already.
+   * Never throws for what the API answers: a queue that fails is complained about, the others go on.
+   */
+  async due(wanted: number, isKnown: (flowRunId: string) => boolean, signal: AbortSignal): Promise<DueRun[]> {
+    this.#forgetAvoided()
+    await this.#refreshQueues(signal)
+    const shared = new SharedReads()
+    const due = new Map<string, FlowRun>()
+    for (const queue of this.#queues) {
+      if (signal.aborted) break
+      try {
+        for (const run of await this.#dueInQueue(queue, wanted, isKnown, signal)) due.set(run.id, run)
+        this.#complaints.settle(`queue ${queue.name}`, 'work queue answers again')
+      } catch (error) {
+        if (signal.aborted) break
+        this.#complaints.say(`queue ${queue.name}`, 'could not poll the work queue', {
+          work_queue: queue.name,
+          err: error,
+        })
+      }
+    }
+    return [...due.values()]
+      .sort((a, b) => scheduledAt(a) - scheduledAt(b))
+      .slice(0, wanted)
+      .map(run => ({ run, shared }))
+  }
+
+  async #dueInQueue(
+    queue: WorkQueue,
+    wanted: number,
+    isKnown: (flowRunId: string) => boolean,
+    signal: AbortSignal,
+  ): Promise<FlowRun[]> {
+    const prefetchMs = this.#options.prefetchSeconds * 1000
+    const scheduledBefore = new Date(this.#client.serverNow().getTime() + prefetchMs).toISOString()
+    const isOurs = (run: FlowRun) => !isKnown(run.id) && !this.#avoided.has(run.id) && isStartable(run, queue)
+    let limit = Math.min(largestPage, wanted + this.#avoided.size)
+    for (;;) {
+      const page = await this.#client.getRunsInWorkQueue(queue.id, { limit, scheduledBefore }, signal)
+      if (page === undefined) {
+        this.#queuesAt = Number.NEGATIVE_INFINITY // it was deleted; look it up (and create it) next time
+        return []
+      }
+      const ours = page.filter(isOurs)
+      this.#logger.debug({ work_queue: queue.name, due: page.length, startable: ours.length }, 'polled')
+      if (page.length < limit || ours.length >= wanted) return ours.slice(0, wanted)
+      if (limit === largestPage) {
+        const blocked = page.filter(run => !isOurs(run)).map(run => run.id)
+        return [...ours, ...(await this.#dueBehind(queue, blocked, scheduledBefore, signal)).filter(isOurs)].slice(
+          0,
+          wanted,
+        )
+      }
+      limit = largestPage
+    }
+  }
+
+  /** The queue's own route knows no offset; behind a full page of runs that cannot be started, the run filter does. */
+  #dueBehind(queue: WorkQueue, blocked: readonly string[], before: string, signal: AbortSignal): Promise<FlowRun[]> {
+    if (blocked.length === 0) return Promise.resolve([])
+    return this.#client.readFlowRuns(
+      {
+        flow_runs: {
+          id: { not_any_: blocked },
+          state: { type: { any_: ['SCHEDULED'] } },
+          next_scheduled_start_time: { before_: before },
+        },
+        work_pool_queues: { id: { any_: [queue.id] } },
+        sort: 'NEXT_SCHEDULED_START_TIME_ASC',
+        limit: largestPage,
+      },
+      signal,
+    )
+  }
+
+  async #refreshQueues(signal: AbortSignal): Promise<void> {
+    if (performance.now() - this.#queuesAt < queuesFreshMs) return
+    try {
+      const named = await this.#readNamed(signal)
+      const matched = this.#options.prefixes.length > 0 ? await this.#readMatching(signal) : []
+      this.#announce([...named, ...matched])
+      this.#queuesAt = performance.now()
+      this.#complaints.settle('queues', 'work queues are known again')
+    } catch (error) {
+      if (!signal.aborted) this.#complaints.say('queues', 'could not look up the work queues', { err: error })
+    }
+  }
+
+  async #readNamed(signal: AbortSignal): Promise<WorkQueue[]> {
+    const queues: WorkQueue[] = []
+    for (const name of this.#options.names) {
+      const queue = (await this.#client.readWorkQueueByName(name, signal)) ?? (await this.#createQueue(name, signal))
+      if (queue) queues.push(queue)
+    }
+    return queues
+  }
+
+  async #createQueue(name: string, signal: AbortSignal): Promise<WorkQueue | undefined> {
+    const created = await this.#client.createWorkQueue({ name }, signal)
+    this.#logger.info({ work_queue: name }, 'work queue created')
+    return created
+  }
+
+  async #readMatching(signal: AbortSignal): Promise<WorkQueue[]> {
+    const named = new Set(this.#options.names)
+    const matched = await this.#client.matchWorkQueues(this.#options.prefixes, signal)
+    return matched.filter(queue => !named.has(queue.name))
+  }
+
+  #announce(queues: readonly WorkQueue[]): void {
+    const before = new Map(this.#queues.map(queue => [queue.id, queue]))
+    for (const queue of queues) {
+      const known = before.get(queue.id)
+      if (!known) this.#logger.info({ work_queue: queue.name, paused: queue.is_paused ?? false }, 'polling work queue')
+      else if (known.is_paused !== queue.is_paused) {
+        this.#logger.info(
+          { work_queue: queue.name },
+          queue.is_paused ? 'work queue is paused' : 'work queue is resumed',
+        )
+      }
+      before.delete(queue.id)
+    }
+    for (const gone of before.values()) this.#logger.info({ work_queue: gone.name }, 'work queue is gone')
+    this.#queues = queues
+  }
+
+  #forgetAvoided(): void {
+    const now = performance.now()
+    for (const [flowRunId, until] of this.#avoided) if (until < now) this.#avoided.delete(flowRunId)
+  }
+}
+
+/**
+ * Runs that wait for a retry inside a living engine are shown as due as well; starting one would double it. And the
+ * server matches queues by name across pools: a run of another pool's queue belongs to that pool's workers.
+ */
+function isStartable(run: FlowRun, queue: WorkQueue): boolean {
+  if (run.state_type !== 'SCHEDULED') return false
+  if (run.empirical_policy?.retry_type === 'in_process') return false
+  return run.work_pool_name === null || queue.work_pool_name === null || run.work_pool_name === queue.work_pool_name
+}
+
+function scheduledAt(run: FlowRun): number {
+  const at = Date.parse(run.next_scheduled_start_time ?? run.expected_start_time ?? '')
+  return Number.isNaN(at) ? Number.POSITIVE_INFINITY : at
+}

@@ -1,0 +1,45 @@
+// Who may talk to the API next. Launches go before reports, reports before notes; and never more at once than the
+// server bears: one on SQLite answers 503 as soon as several write at once, and then each answer costs more than it saves.
+
+import PQueue from 'p-queue'
+import { ApiError } from '../prefect/errors.ts'
+
+/** What a call is for; the larger number goes first. */
+export const urgency = { note: 0, report: 1, look: 2, claim: 3, launch: 4 } as const
+export type Urgency = keyof typeof urgency
+
+/** More than this at once gains nothing even on a server with PostgreSQL; see docs/performance.md. */
+const most = 8
+/** As many good answers in a row as it takes to try one more at once. */
+const patience = 25
+
+export class Turns {
+  readonly #queue = new PQueue({ concurrency: 4 })
+  #good = 0
+
+  /** Runs `work` when it is its turn. Rejects with the signal's reason if that is aborted while it waits. */
+  take<T>(what: Urgency, work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    return this.#queue.add(() => this.#watch(work), { priority: urgency[what], signal })
+  }
+
+  async #watch<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      const result = await work()
+      if (++this.#good >= patience && this.#queue.concurrency < most) this.#set(this.#queue.concurrency + 1)
+      return result
+    } catch (error) {
+      if (error instanceof ApiError && isOverload(error))
+        this.#set(Math.max(1, Math.floor(this.#queue.concurrency / 2)))
+      throw error
+    }
+  }
+
+  #set(concurrency: number): void {
+    this.#queue.concurrency = concurrency
+    this.#good = 0
+  }
+}
+
+function isOverload(error: ApiError): boolean {
+  return error.kind !== 'status' || error.status === 429 || error.status === 503
+}
