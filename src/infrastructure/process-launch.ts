@@ -10,6 +10,7 @@ import { execPath, platform } from 'node:process'
 import { describeError, errorCode } from '../errors.ts'
 import { InfrastructureError } from './infrastructure.ts'
 import { splitEnvironment } from './process-environment.ts'
+import { writePosition } from './process-output.ts'
 import { inSubmission, type Submission } from './process-record.ts'
 import type { StartAnswer } from './process-submit.ts'
 
@@ -35,12 +36,13 @@ export interface Launch {
 }
 
 /** Lays out a submission's folder: 0700, its files 0600. */
-export function prepareFolder({ folder }: Submission, files: Readonly<Record<string, string>>): void {
+export function prepareFolder({ folder }: Submission, files: Readonly<Record<string, string>>, keeper: string): void {
   mkdirSync(inSubmission.files(folder), { mode: 0o700 })
   for (const [name, text] of Object.entries(files)) {
     writeFileSync(join(inSubmission.files(folder), name), text, { mode: 0o600, flag: 'wx' })
   }
   writeFileSync(inSubmission.exit(folder), EXIT_BLANKS, { mode: 0o600, flag: 'wx' })
+  writePosition(folder, 0, keeper)
 }
 
 /**

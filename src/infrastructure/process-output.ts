@@ -4,7 +4,7 @@
 // an unfinished line is read again when there is more of it, which also puts split UTF-8 characters together.
 // The file has a cap. What is shipped is emptied; what cannot be shipped in time is cut, and both are said in the stream.
 
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
 import { errorCode } from '../errors.ts'
 import type { OutputSink } from './infrastructure.ts'
 import { LONGEST_LINE, splitLines } from './process-lines.ts'
@@ -28,16 +28,22 @@ export interface OutputOptions {
   readonly capBytes: number
   /** False: nothing goes to the sink, the file is only kept in bounds. */
   readonly isStreamed: boolean
+  /** This life of the agent, so that the caretaker of an earlier one leaves the file alone. */
+  readonly keeper: string
 }
 
 export class Output {
   readonly #options: OutputOptions
   #position: number
   #seenSize = -1
+  #wasCut: boolean
 
   constructor(options: OutputOptions) {
     this.#options = options
-    this.#position = Number.parseInt(readText(inSubmission.position(options.folder)) ?? '0', 10) || 0
+    const { position, isCut } = readPosition(options.folder)
+    this.#position = position
+    this.#wasCut = isCut
+    this.#moveTo(position)
   }
 
   /** Ships what is new. With `atEnd` also an unfinished last line, and all of it however much that is. */
@@ -45,7 +51,12 @@ export class Output {
     const size = this.#size()
     if (size === this.#seenSize && !atEnd) return
     if (size < this.#position) this.#moveTo(0) // Cut by somebody else.
-    if (this.#options.isStreamed) await this.#shipLines(sink, atEnd)
+    if (this.#options.isStreamed) {
+      if (this.#wasCut)
+        await sink(['[rigel] output was cut here: it reached its cap while no agent was there to ship it'])
+      this.#wasCut = false
+      await this.#shipLines(sink, atEnd)
+    }
     this.#seenSize = this.#size()
     if (!atEnd) await this.#keepInBounds(sink)
   }
@@ -108,12 +119,9 @@ export class Output {
 
   #moveTo(position: number): void {
     this.#position = position
+    const { folder, keeper } = this.#options
     try {
-      // In place and of constant width, so that it costs no block of the disk later.
-      writeFileSync(inSubmission.position(this.#options.folder), `${String(position).padStart(16)}\n`, {
-        mode: 0o600,
-        flag: 'w',
-      })
+      writePosition(folder, position, keeper)
     } catch (error) {
       // A full disk: after a restart of the agent some lines come twice, which is better than losing the run.
       if (!isGone(error) && errorCode(error) !== 'ENOSPC') throw error
@@ -128,6 +136,22 @@ export class Output {
       throw error
     }
   }
+}
+
+/**
+ * `<position> <keeper>`, and `cut` when a caretaker has emptied the file. Laid out before the start, and of constant width,
+ * so that a full disk does not keep it from being written.
+ */
+export function writePosition(folder: string, position: number, keeper: string): void {
+  writeFileSync(inSubmission.position(folder), `${String(position).padStart(16)} ${keeper}    \n`, {
+    mode: 0o600,
+    flag: existsSync(inSubmission.position(folder)) ? 'r+' : 'w',
+  })
+}
+
+function readPosition(folder: string): { readonly position: number; readonly isCut: boolean } {
+  const [position, , cut] = (readText(inSubmission.position(folder)) ?? '').trim().split(/\s+/)
+  return { position: Number(position) || 0, isCut: cut === 'cut' }
 }
 
 function keepEarlier(folder: string): void {

@@ -16,6 +16,12 @@ const BEAT_MS = 1000
 export class Clock {
   readonly #waiting = new Map<string, () => void>()
   #timer: NodeJS.Timeout | undefined
+  readonly #onBeat: () => void
+
+  /** `onBeat` is called when somebody has waited until a beat. */
+  constructor(onBeat: () => void) {
+    this.#onBeat = onBeat
+  }
 
   /** Resolves at the next beat, at `wake(name)`, or when the signal is aborted. */
   next(name: string, signal: AbortSignal): Promise<void> {
@@ -41,6 +47,7 @@ export class Clock {
 
   #beat(): void {
     this.#timer = undefined
+    this.#onBeat()
     // Copied, for whoever is woken may wait again at once.
     for (const done of Array.from(this.#waiting.values())) done()
   }
@@ -61,16 +68,16 @@ export interface WatchOptions {
   readonly here: Here
   readonly clock: Clock
   readonly capBytes: number
+  /** This life of the agent. */
+  readonly keeper: string
   readonly sink: OutputSink
 }
 
 /** Resolves when the run has ended. Rejects with the signal's reason when it is aborted. */
-export async function watchRun(
-  { record, here, clock, capBytes, sink }: WatchOptions,
-  signal: AbortSignal,
-): Promise<Exit> {
+export async function watchRun(options: WatchOptions, signal: AbortSignal): Promise<Exit> {
+  const { record, here, clock, capBytes, keeper, sink } = options
   const { folder } = record.submission
-  const output = new Output({ folder, capBytes, isStreamed: record.isStreamed })
+  const output = new Output({ folder, capBytes, isStreamed: record.isStreamed, keeper })
   for (;;) {
     signal.throwIfAborted()
     // The end first, the output after it: so nothing that was written before the end is missed.

@@ -10,6 +10,7 @@ import { hostname as ownHostname } from 'node:os'
 import type { Logger } from '../logger.ts'
 import type { Attempt, Exit, Handle, Infrastructure, OutputSink, RunSpec } from './infrastructure.ts'
 import { resolveValue } from './infrastructure.ts'
+import { Caretaker } from './process-caretaker.ts'
 import { checkWorkingDirectory, findExecutable } from './process-command.ts'
 import { buildEnvironment } from './process-environment.ts'
 import { attemptMarks, killRun } from './process-kill.ts'
@@ -34,6 +35,8 @@ export interface ProcessOptions {
   readonly hostname?: string
   /** POSIX shell of the supervisor; default /bin/sh. */
   readonly shell?: string
+  /** How often output files are looked at when no agent is left; default 60. */
+  readonly caretakerSeconds?: number
 }
 
 export function createProcessInfrastructure(options: ProcessOptions): Infrastructure {
@@ -44,11 +47,18 @@ class ProcessInfrastructure implements Infrastructure {
   readonly #options: ProcessOptions
   readonly #hostname: string
   readonly #here: Here
-  readonly #clock = new Clock()
+  readonly #clock: Clock
+  readonly #caretaker: Caretaker
 
   constructor(options: ProcessOptions) {
     this.#options = options
     this.#hostname = options.hostname ?? ownHostname()
+    const { runsDirectory, outputCapBytes, environment, shell = '/bin/sh', logger } = options
+    // Above the cap at which a living agent acts, so that the two never empty a file together.
+    const capBytes = 2 * outputCapBytes
+    const pace = options.caretakerSeconds === undefined ? {} : { lookEverySeconds: options.caretakerSeconds }
+    this.#caretaker = new Caretaker({ runsDirectory, capBytes, shell, path: environment.PATH, logger, ...pace })
+    this.#clock = new Clock(() => this.#caretaker.start())
     this.#here = { bootId: readBootId(), pidNamespace: readPidNamespace() }
   }
 
@@ -67,7 +77,8 @@ class ProcessInfrastructure implements Infrastructure {
     const record = findRecord(this.#options.runsDirectory, handle)
     if (!record) return { kind: 'vanished', reason: 'its records on this machine are gone', outputTail: [] }
     const { outputCapBytes: capBytes } = this.#options
-    return await watchRun({ record, here: this.#here, clock: this.#clock, capBytes, sink: output }, signal)
+    const { keeper } = this.#caretaker
+    return await watchRun({ record, here: this.#here, clock: this.#clock, capBytes, keeper, sink: output }, signal)
   }
 
   async kill(handle: Handle, graceSeconds: number, signal: AbortSignal): Promise<void> {
@@ -103,7 +114,7 @@ class ProcessInfrastructure implements Infrastructure {
   async #start(spec: RunSpec, submission: Submission): Promise<StartAnswer> {
     const { environment, inheritEnv, shell = '/bin/sh', logger } = this.#options
     const settings = readProcessSettings(spec.settings)
-    prepareFolder(submission, spec.files)
+    prepareFolder(submission, spec.files, this.#caretaker.keeper)
     const cwd = settings.working_dir ?? spec.workspace ?? makeCurrentDirectory(submission)
     if (settings.working_dir !== null) checkWorkingDirectory(cwd)
 
