@@ -23,7 +23,7 @@ export interface Layer {
 }
 
 /** Names below RIGEL_ that are no settings: given to runs by the agent, or read by the tests. */
-const notSettings = /^RIGEL_(_|TEST_|BENCH_|RUN_|CONFIG$|PARAMETERS_FILE$)/
+const notSettings = /^RIGEL_(_|TEST_|BENCH_|PREFECT$|CONFIG$|WORKSPACE$|PARAMETERS_FILE$)/
 
 /** Variables with the names of settings become a layer; unknown RIGEL_ names are refused, other people's ignored. */
 export function readEnvironment(env: Readonly<Record<string, string>>, cwd: string, warnings: string[]): Layer {

@@ -10,6 +10,8 @@ export interface Setting<T> {
   /** Environment names, the strongest first; Prefect's own where it has one. Empty: named after the key. */
   readonly env?: readonly string[]
   readonly flag?: string
+  /** One letter for the flag, where Prefect has one. */
+  readonly short?: string
   /** One sentence for docs/configuration.md, with the unit. */
   readonly doc: string
 }
@@ -158,6 +160,7 @@ export const settings = {
     limit: setting({
       kind: kind.optional(kind.integer(1)),
       flag: '--limit',
+      short: '-l',
       doc: 'Runs that the agent holds at once; when not set, 4 for each processor core.',
     }),
     cancelGraceSeconds: setting({
@@ -175,6 +178,11 @@ export const settings = {
     onStop: setting({
       kind: kind.choice(['auto', 'detach', 'kill']),
       doc: 'What happens to runs after the drain: `detach` leaves them running for the next agent, `kill` ends them, `auto` is kill at a terminal and detach as a service.',
+    }),
+    enhancedCancellation: setting({
+      kind: kind.truth,
+      env: ['PREFECT_EXPERIMENTAL_ENABLE_ENHANCED_CANCELLATION'],
+      doc: "Start flows in containers so that they run their own cancellation hooks, as Prefect 2's agent does by default.",
     }),
     stoppedRuns: setting({
       kind: kind.choice(['crashed', 'scheduled']),
@@ -271,7 +279,8 @@ export const settings = {
 export type Section = keyof typeof settings
 
 /** One row of the table with its names worked out. */
-export interface NamedSetting extends Required<Setting<unknown>> {
+export interface NamedSetting extends Required<Omit<Setting<unknown>, 'short'>> {
+  readonly short: string | undefined
   readonly section: string
   readonly name: string
   /** `agent.linger_seconds`, as in a file. */
@@ -288,6 +297,7 @@ export const allSettings: readonly NamedSetting[] = Object.entries(settings).fla
       section,
       name,
       key,
+      short: row.short,
       env: row.env ?? [`RIGEL_${dashed.replaceAll('-', '_').toUpperCase()}`],
       // A secret in argv is seen by every user of the machine, so its flag takes a file that holds it.
       flag: row.flag ?? (row.kind.isSecret ? `--${dashed}-file` : `--${dashed}`),

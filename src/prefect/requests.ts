@@ -18,6 +18,7 @@ export interface FlowRunsFilter extends Page {
     readonly deployment_id?: AnyOf
     readonly work_queue_name?: AnyOf
     /** ISO times. */
+    readonly expected_start_time?: { readonly before_?: string; readonly after_?: string }
     readonly next_scheduled_start_time?: { readonly before_?: string; readonly after_?: string }
     readonly tags?: { readonly all_: readonly string[] }
   }
@@ -116,7 +117,12 @@ export interface NewLog {
 }
 
 export interface LogsFilter extends Page {
-  readonly logs: { readonly flow_run_id?: AnyOf; readonly level?: { readonly ge_?: number; readonly le_?: number } }
+  readonly logs: {
+    readonly flow_run_id?: AnyOf
+    readonly level?: { readonly ge_?: number; readonly le_?: number }
+    /** ISO times. */
+    readonly timestamp?: { readonly before_?: string; readonly after_?: string }
+  }
   readonly sort?: 'TIMESTAMP_ASC' | 'TIMESTAMP_DESC'
 }
 

@@ -1,0 +1,97 @@
+// From the configuration to a client of the Prefect API, and the patience that a short command has with it.
+
+import type { Config } from '../config/config.ts'
+import { USAGE_ERROR } from '../config/config-error.ts'
+import { describeError, UserError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import type { PrefectClient } from '../prefect/client.ts'
+import { readVersion } from '../version.ts'
+import { type Context, createCommandLogger } from './context.ts'
+
+/** Seconds after which a command gives up on a server that does not answer. */
+const PATIENCE_SECONDS = 30
+
+/** Makes the client; opens no connection. Throws a UserError with exit code 2 when no API URL is set. */
+export async function connect(config: Config, logger: Logger): Promise<PrefectClient> {
+  const { api, proxy } = config
+  if (api.url === undefined) {
+    throw new UserError('No Prefect API URL is set.', {
+      hint: 'Set PREFECT_API_URL (for example http://127.0.0.1:4200/api) or choose a profile; `rigel dev` tries Rigel without a server.',
+      exitCode: USAGE_ERROR,
+    })
+  }
+  const { PrefectClient } = await import('../prefect/client.ts')
+  return new PrefectClient({
+    url: api.url,
+    key: api.key?.reveal(),
+    authString: api.authString?.reveal(),
+    customHeaders: api.customHeaders?.reveal(),
+    tls: { caFile: api.sslCertFile, insecureSkipVerify: api.tlsInsecureSkipVerify },
+    proxies: {
+      http: proxy.http?.reveal(),
+      https: proxy.https?.reveal(),
+      all: proxy.all?.reveal(),
+      no: proxy.noProxy,
+    },
+    requestTimeoutSeconds: api.requestTimeoutSeconds,
+    maxRetries: api.maxRetries,
+    jitterFactor: api.retryJitterFactor,
+    extraCodes: api.retryExtraCodes,
+    csrf: api.csrfSupport,
+    cloudApiUrl: api.cloudApiUrl,
+    version: readVersion(),
+    logger,
+  })
+}
+
+/** Asks the server something; gives up with a UserError when it has not answered for 30 s. */
+export type Ask = <T>(act: (client: PrefectClient, signal: AbortSignal) => Promise<T>) => Promise<T>
+
+/** Opens a client for one command, which may ask several times. */
+export async function withSession<T>(context: Context, act: (ask: Ask) => Promise<T>): Promise<T> {
+  await using client = await connect(context.config, createCommandLogger(context))
+  return await act(act => askPatiently(client, context, act))
+}
+
+/** For a command that asks once. Throws UserError, or the reason of `stopping`. */
+export async function withClient<T>(
+  context: Context,
+  act: (client: PrefectClient, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  return await withSession(context, ask => ask(act))
+}
+
+/** Turns "no answer until now" and the API's errors into what a person can use. */
+async function askPatiently<T>(
+  client: PrefectClient,
+  { config, signals }: Context,
+  act: (client: PrefectClient, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const patience = AbortSignal.timeout(PATIENCE_SECONDS * 1000)
+  try {
+    return await act(client, AbortSignal.any([patience, signals.stopping]))
+  } catch (cause) {
+    if (signals.stopping.aborted || cause instanceof UserError) throw cause
+    if (patience.aborted) {
+      const last = client.health.lastError
+      throw new UserError(
+        `The Prefect API has not answered for ${PATIENCE_SECONDS} s${last === undefined ? '.' : `: ${last}`}`,
+        { hint: `Is this the right URL? It comes from: ${config.sources['api.url']}.`, cause },
+      )
+    }
+    const { ApiError } = await import('../prefect/errors.ts')
+    throw cause instanceof ApiError ? describeApiError(cause.message, cause.status, config, cause) : cause
+  }
+}
+
+function describeApiError(message: string, status: number | undefined, config: Config, cause: unknown): UserError {
+  if (status === 401 || status === 403) {
+    const hint = 'Check PREFECT_API_KEY (Prefect Cloud) or PREFECT_API_AUTH_STRING (a server of your own).'
+    return new UserError(message, { hint, cause })
+  }
+  if (status === undefined || status === 404) {
+    const hint = `Is this the right URL (with its /api), and is the server running? It comes from: ${config.sources['api.url']}.`
+    return new UserError(message, { hint, cause })
+  }
+  return new UserError(describeError(cause), { cause })
+}
