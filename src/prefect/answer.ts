@@ -5,11 +5,7 @@
 import * as v from 'valibot'
 import { ApiError } from './errors.ts'
 import type { HttpAnswer } from './http.ts'
-
-export interface Asked {
-  readonly method: string
-  readonly path: string
-}
+import type { Asked } from './route.ts'
 
 /** An hour: what asks us to stay away for longer is a mistake, and timers overflow after 24 days. */
 const MAX_RETRY_AFTER_MS = 3_600_000

@@ -1,29 +1,23 @@
 // One call of the API, with everything that is the same for all calls: headers, CSRF, redirects, and THE ONLY RETRY in the
 // program. In: a route and how it may be repeated. Out: the value by its schema, or an ApiError.
 //
-// What may be repeated when: see `Retry`. Delays grow from 0.4 s, doubled and jittered, or are the server's Retry-After.
+// What may be repeated when, and after how long: retry.ts.
 
 import type * as v from 'valibot'
 import { sleep } from '../async/sleep.ts'
-import { describeError } from '../errors.ts'
-import { type Asked, buildStatusError, readBody, readList } from './answer.ts'
+import { buildStatusError, readBody, readList } from './answer.ts'
 import { ServerClock } from './clock.ts'
 import { CsrfToken, CsrfTokens } from './csrf.ts'
-import { ApiError } from './errors.ts'
+import { ApiError, buildTransportError } from './errors.ts'
 import { buildHeaders } from './headers.ts'
+import { afterError, afterSuccess, beforeFirstCall, type Health } from './health.ts'
 import { type HttpAnswer, HttpConnections, type HttpRequest, TransportError } from './http.ts'
 import { type ClientOptions, isCloud, readBaseUrl } from './options.ts'
-
-/**
- * safe    may be repeated after any passing trouble: reads, and writes that give the same result twice
- * never   is sent once; the caller decides (a claim)
- * lookup  before a repeat of what may have happened, asks whether it has; an answer there is the call's answer
- */
-export type Retry<T> = 'safe' | 'never' | { readonly lookup: (signal: AbortSignal) => Promise<T | undefined> }
+import { chooseDelayMs, isPassing, type Retry } from './retry.ts'
+import { type Asked, fillRoute, type Route, readRedirect } from './route.ts'
 
 export interface Call<T> {
-  /** Method and route template: `GET /flow_runs/{id}`. */
-  readonly route: `${'GET' | 'POST' | 'PATCH' | 'PUT' | 'DELETE'} /${string}`
+  readonly route: Route
   readonly params?: Readonly<Record<string, string>>
   readonly query?: Readonly<Record<string, string>>
   readonly body?: unknown
@@ -31,20 +25,8 @@ export interface Call<T> {
   readonly retry: Retry<T>
 }
 
-export interface Health {
-  /** Local clock, milliseconds; undefined before the first success. */
-  readonly lastSuccessAt: number | undefined
-  /** Requests in a row that failed: no answer, 401, 403, 408, 429, 5xx, or not Prefect's. */
-  readonly consecutiveFailures: number
-  /** The sentence of the last failure, while there is one. */
-  readonly lastError: string | undefined
-}
-
-const FIRST_DELAY_MS = 400
-const MAX_DELAY_MS = 30_000
 const MAX_REDIRECTS = 5
 const CLOCK_WARNING_MS = 2000
-const PASSING_STATUSES = [408, 429, 502, 503]
 
 export class Api implements AsyncDisposable {
   readonly #options: ClientOptions
@@ -52,18 +34,17 @@ export class Api implements AsyncDisposable {
   readonly #headers: Readonly<Record<string, string>>
   readonly #http: HttpConnections
   readonly #csrf: CsrfTokens | undefined
-  readonly #passing: ReadonlySet<number>
   readonly #calls = new Map<string, number>()
   readonly #clock = new ServerClock()
-  #health: Health = { lastSuccessAt: undefined, consecutiveFailures: 0, lastError: undefined }
+  #health: Health = beforeFirstCall
   #hasWarnedOfClock = false
+  #isClosed = false
 
   constructor(options: ClientOptions) {
     this.#options = options
     this.#base = readBaseUrl(options.url)
     this.#headers = buildHeaders(options)
     this.#http = new HttpConnections({ origin: this.#base, tls: options.tls ?? {}, proxies: options.proxies ?? {} })
-    this.#passing = new Set([...PASSING_STATUSES, ...(options.extraCodes ?? [])])
     const usesCsrf = (options.csrf ?? true) && !isCloud(options)
     this.#csrf = usesCsrf ? new CsrfTokens((clientId, signal) => this.#askForToken(clientId, signal)) : undefined
   }
@@ -83,13 +64,13 @@ export class Api implements AsyncDisposable {
 
   /** Throws ApiError, or the signal's reason as soon as it is aborted (what was sent then, was sent). */
   async call<T>(call: Call<T>, signal: AbortSignal): Promise<T> {
-    return await this.#repeat(call, answer => readBody(answer, call.schema, askedOf(call)), signal)
+    return await this.#repeat(call, answer => readBody(answer, call.schema, fillRoute(call)), signal)
   }
 
   /** A list by the schema of its entries; `received` counts those too that did not fit and were left out with a warning. */
   async list<T>(call: Omit<Call<T>, 'retry'>, signal: AbortSignal): Promise<{ items: T[]; received: number }> {
     const read = (answer: HttpAnswer) =>
-      readList(answer, call.schema, askedOf(call), (id, reason) =>
+      readList(answer, call.schema, fillRoute(call), (id, reason) =>
         this.#options.logger.warn(
           { call: call.route, id, reason },
           'left out an entry of an answer that cannot be read',
@@ -107,13 +88,14 @@ export class Api implements AsyncDisposable {
     for (let attempt = 1; ; attempt++) {
       try {
         const value = read(await this.#attempt(call, signal))
-        this.#health = { lastSuccessAt: Date.now(), consecutiveFailures: 0, lastError: undefined }
+        this.#health = afterSuccess()
         return value
       } catch (error) {
         if (!(error instanceof ApiError)) throw error
-        this.#noteError(error)
-        if (call.retry === 'never' || attempt >= attempts || !this.#isPassing(error)) throw error
-        const waitMs = this.#chooseDelay(attempt, error.retryAfterMs)
+        this.#health = afterError(this.#health, error)
+        if (call.retry === 'never' || attempt >= attempts || this.#isClosed) throw error
+        if (!isPassing(error, this.#options.extraCodes)) throw error
+        const waitMs = chooseDelayMs(attempt, error.retryAfterMs, this.#options.jitterFactor)
         const fields = { call: call.route, attempt, wait_s: Math.round(waitMs) / 1000, reason: error.message }
         this.#options.logger[attempt < 3 ? 'debug' : 'warn'](fields, 'api call failed, will try again')
         await pause(waitMs, signal)
@@ -125,24 +107,11 @@ export class Api implements AsyncDisposable {
     }
   }
 
-  #isPassing(error: ApiError): boolean {
-    if (error.kind === 'unreachable' || error.kind === 'answer-lost') return true
-    return error.kind === 'status' && error.status !== undefined && this.#passing.has(error.status)
-  }
-
-  /** Milliseconds. Never less than the server asked for. */
-  #chooseDelay(attempt: number, retryAfterMs: number | undefined): number {
-    const factor = this.#options.jitterFactor ?? 0.2
-    if (retryAfterMs !== undefined) return retryAfterMs * (1 + factor * Math.random())
-    const ms = Math.min(FIRST_DELAY_MS * 2 ** (attempt - 1), MAX_DELAY_MS)
-    return ms * (1 + factor * (2 * Math.random() - 1))
-  }
-
   async #attempt(
     call: Pick<Call<unknown>, 'route' | 'params' | 'query' | 'body'>,
     signal: AbortSignal,
   ): Promise<HttpAnswer> {
-    const asked = askedOf(call)
+    const asked = fillRoute(call)
     const isChange = asked.method !== 'GET'
     for (let refused = false; ; refused = true) {
       const csrf = isChange && this.#csrf ? await this.#csrf.headers(this.#clock.now(), signal) : {}
@@ -162,7 +131,7 @@ export class Api implements AsyncDisposable {
     extraHeaders: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<HttpAnswer> {
-    const asked = askedOf(call)
+    const asked = fillRoute(call)
     const query = new URLSearchParams(call.query).toString()
     let path = this.#base.pathname.replace(/\/$/, '') + asked.path + (query === '' ? '' : `?${query}`)
     for (let redirects = 0; ; redirects++) {
@@ -195,7 +164,7 @@ export class Api implements AsyncDisposable {
       return answer
     } catch (error) {
       if (!(error instanceof TransportError)) throw error
-      throw buildTransportError(error, asked, this.#base)
+      throw buildTransportError(error, asked, this.#base.origin)
     }
   }
 
@@ -211,18 +180,11 @@ export class Api implements AsyncDisposable {
     }
   }
 
-  /** A refusal in Prefect's own words (not found, exists already, not accepted) shows that the server is well. */
-  #noteError(error: ApiError): void {
-    const { lastSuccessAt, consecutiveFailures } = this.#health
-    this.#health = error.isFinal
-      ? { lastSuccessAt: Date.now(), consecutiveFailures: 0, lastError: undefined }
-      : { lastSuccessAt, consecutiveFailures: consecutiveFailures + 1, lastError: error.message }
-  }
-
+  /** Not repeated for itself: it is part of a call, which is repeated as a whole, or (a claim) handed back as not made. */
   async #askForToken(clientId: string, signal: AbortSignal): Promise<CsrfToken | undefined> {
     try {
       return await this.call(
-        { route: 'GET /csrf-token', query: { client: clientId }, schema: CsrfToken, retry: 'safe' },
+        { route: 'GET /csrf-token', query: { client: clientId }, schema: CsrfToken, retry: 'never' },
         signal,
       )
     } catch (error) {
@@ -232,7 +194,9 @@ export class Api implements AsyncDisposable {
       throw error
     }
   }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true
     await this.#http[Symbol.asyncDispose]()
   }
 }
@@ -254,32 +218,4 @@ async function lookUp<T>(
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, signal)
   signal.throwIfAborted()
-}
-
-/** Fills the route's template; names may hold anything, so each is quoted. */
-function askedOf({ route, params = {} }: Pick<Call<unknown>, 'route' | 'params'>): Asked {
-  const [method = '', template = ''] = route.split(' ')
-  return { method, path: template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(params[name] ?? '')) }
-}
-
-/** Path and query of a redirect that may be followed: same origin, and the method is kept. */
-function readRedirect({ status, headers }: HttpAnswer, method: string, from: URL): string | undefined {
-  const isFollowed = status === 307 || status === 308 || (method === 'GET' && [301, 302, 303].includes(status))
-  const to = isFollowed ? URL.parse(headers.get('location') ?? '', from.href) : null
-  return to && headers.has('location') && to.origin === from.origin ? to.pathname + to.search : undefined
-}
-
-function buildTransportError(error: TransportError, asked: Asked, base: URL): ApiError {
-  const { method } = asked
-  const call = `${method} ${asked.path}`
-  const reason = describeError(error)
-  const message = error.sent
-    ? `No answer from ${base.origin} to ${call}: ${reason}`
-    : `Could not reach the Prefect API at ${base.origin} for ${call}: ${reason}`
-  return new ApiError(message, {
-    kind: error.sent ? 'answer-lost' : 'unreachable',
-    ...asked,
-    mayHaveHappened: error.sent && method !== 'GET',
-    cause: error.cause,
-  })
 }

@@ -5,9 +5,11 @@
 
 import { randomUUID } from 'node:crypto'
 import * as v from 'valibot'
-import { Api, type Call, type Health } from './api.ts'
+import { Api, type Call } from './api.ts'
 import { undefinedIfNotFound } from './errors.ts'
+import type { Health } from './health.ts'
 import type { ClientOptions } from './options.ts'
+import { proposeState } from './propose-state.ts'
 import type * as to from './requests.ts'
 import type { ProposedState } from './states.ts'
 import {
@@ -18,7 +20,7 @@ import {
   Flow,
   FlowRun,
   Log,
-  OrchestrationResult,
+  type OrchestrationResult,
   State,
   WorkQueue,
 } from './types.ts'
@@ -90,24 +92,7 @@ export class PrefectClient implements AsyncDisposable {
     { force = false, claim = false }: { readonly force?: boolean; readonly claim?: boolean },
     signal: AbortSignal,
   ): Promise<OrchestrationResult> {
-    let isRepeated = false
-    const lookup = async (signal: AbortSignal): Promise<OrchestrationResult | undefined> => {
-      isRepeated = true
-      const run = await this.readFlowRun(id, signal)
-      return isOurs(run?.state, state) ? accepted(run?.state ?? null) : undefined
-    }
-    const result = await this.#api.call(
-      {
-        route: 'POST /flow_runs/{id}/set_state',
-        params: { id },
-        body: { state: { data: null, ...state }, force },
-        schema: OrchestrationResult,
-        retry: claim ? 'never' : { lookup },
-      },
-      signal,
-    )
-    // The first try had arrived after all, after the look: the server calls the second one a duplicate.
-    return isRepeated && result.status === 'REJECT' && isOurs(result.state, state) ? accepted(result.state) : result
+    return await proposeState(this.#api, { id, state, force, claim }, signal)
   }
 
   /** Runs of a queue that are due before an ISO time, earliest first; undefined for an unknown queue. */
@@ -267,14 +252,4 @@ export class PrefectClient implements AsyncDisposable {
   async #write<T>(call: Omit<Call<T>, 'retry'>, signal: AbortSignal): Promise<T> {
     return await this.#api.call({ ...call, retry: 'safe' }, signal)
   }
-}
-
-/** Whether the run is in the very state that we proposed: a changed proposal may carry our transition id, too. */
-function isOurs(current: State | null | undefined, proposed: ProposedState): boolean {
-  const transitionId = current?.state_details.transition_id
-  return current?.type === proposed.type && transitionId === proposed.state_details.transition_id
-}
-
-function accepted(state: State | null): OrchestrationResult {
-  return { state, status: 'ACCEPT', details: { reason: null, delay_seconds: null } }
 }

@@ -3,6 +3,9 @@
 // Its message names method, path and Prefect's own words. It never holds a request body, a header or a query: Prefect's 422
 // echoes the request, secrets included.
 
+import { describeError } from '../errors.ts'
+import type { Asked } from './route.ts'
+
 /**
  * unreachable  the request never left: as if the call had not been made
  * answer-lost  it left, and no answer came: it may have been carried out
@@ -59,6 +62,20 @@ export class ApiError extends Error {
     if (status === 404) return this.isNotFound
     return ![401, 403, 408, 429].includes(status)
   }
+}
+
+/** `sent: false` is certain: not a byte of the request has left. */
+export function buildTransportError(error: Error & { readonly sent: boolean }, asked: Asked, origin: string): ApiError {
+  const call = `${asked.method} ${asked.path}`
+  const lead = error.sent
+    ? `No answer from ${origin} to ${call}`
+    : `Could not reach the Prefect API at ${origin} for ${call}`
+  return new ApiError(`${lead}: ${describeError(error)}`, {
+    kind: error.sent ? 'answer-lost' : 'unreachable',
+    ...asked,
+    mayHaveHappened: error.sent && asked.method !== 'GET',
+    cause: error.cause,
+  })
 }
 
 /** Undefined where Prefect itself says that there is no such thing; all other errors pass. */

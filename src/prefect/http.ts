@@ -112,7 +112,7 @@ async function openDispatcher({ origin, tls, proxies }: HttpOptions): Promise<Di
   return new ProxyAgent({
     ...limits,
     uri: proxy,
-    requestTls: { ...requestTls, timeout: 0, servername: origin.hostname },
+    requestTls: { ...requestTls, timeout: 0 },
     proxyTls: { ...requestTls, timeout: 0 },
     factory: (to, options) => new Pool(to, Object.assign({}, options, limits)),
   })
