@@ -19,6 +19,7 @@ const PROBES = {
   prefect3: () => missingPrefect('p3', 'Prefect 3'),
   docker: () => missingSetting('RIGEL_TEST_DOCKER_HOST', 'a Docker engine for tests'),
   kubernetes: () => missingSetting('RIGEL_TEST_KUBECONFIG', 'a Kubernetes cluster for tests'),
+  systemd: () => missingPrograms('systemd-notify', 'systemd-analyze', 'python3'),
   s3: () => missingSetting('RIGEL_TEST_S3', 'an S3 server for tests'),
 } as const satisfies Record<string, Probe>
 
@@ -59,6 +60,12 @@ function missingPrefect(name: 'p2' | 'p3', what: string): string | undefined {
 
 function missingSetting(variable: string, what: string): string | undefined {
   return process.env[variable] ? undefined : `${what}, named by ${variable}`
+}
+
+function missingPrograms(...names: readonly string[]): string | undefined {
+  const folders = (process.env.PATH ?? '').split(':').filter(folder => folder !== '')
+  const missing = names.filter(name => !folders.some(folder => isExecutable(join(folder, name))))
+  return missing.length > 0 ? `${missing.join(', ')} on PATH` : undefined
 }
 
 function isExecutable(path: string): boolean {
