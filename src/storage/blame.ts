@@ -1,6 +1,6 @@
 // Whose fault is a system error: this host's, so that the run is given back for later, or the run's own.
 
-import { errorCode } from '../errors.ts'
+import { describeError, errorCode } from '../errors.ts'
 import { StorageError } from './storage.ts'
 
 /** Disk, descriptors and memory of this machine, and a network that is down as a whole. */
@@ -18,12 +18,16 @@ const hostCodes = new Set([
   'EAI_AGAIN',
 ])
 
+/** Looks through the causes as well. */
 export function blameOf(error: unknown): 'run' | 'host' {
-  if (error instanceof StorageError) return error.blame
-  return hostCodes.has(errorCode(error) ?? '') ? 'host' : 'run'
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if (at instanceof StorageError) return at.blame
+    if (hostCodes.has(errorCode(at) ?? '')) return 'host'
+  }
+  return 'run'
 }
 
-/** A StorageError with that sentence, whose blame follows from the cause. */
+/** A StorageError with that sentence and those of the cause, whose blame follows from the cause. */
 export function storageError(sentence: string, cause: unknown): StorageError {
-  return new StorageError(sentence, { blame: blameOf(cause), cause })
+  return new StorageError(`${sentence}: ${describeError(cause)}`, { blame: blameOf(cause), cause })
 }

@@ -23,5 +23,29 @@ export interface StorageContext {
   readonly limits: FetchLimits
   /** Folder of the machine's cache (RIGEL_CACHE_DIR), made when missing; undefined: nothing is kept. */
   readonly cacheDir: string | undefined
+  readonly cacheLimits?: CacheLimits
   readonly logger: Logger | undefined
+  /** Counts while the fetch goes on, for progress bars and reports. */
+  readonly meter?: Meter
+}
+
+/** The cache loses what was used least recently beyond these. */
+export interface CacheLimits {
+  readonly maxBytes: number
+  /** Since the last use. */
+  readonly maxAgeDays: number
+}
+
+export const defaultCacheLimits: CacheLimits = { maxBytes: 10 * 1024 ** 3, maxAgeDays: 30 }
+
+/** What one fetch has moved so far. Files and bytes are those that came from the source; from the cache come none. */
+export interface Meter {
+  files: number
+  bytes: number
+  requests: number
+  fromCache: boolean
+}
+
+export function makeMeter(): Meter {
+  return { files: 0, bytes: 0, requests: 0, fromCache: false }
 }

@@ -10,6 +10,7 @@ import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
 import type { StorageBlock } from './registry.ts'
 import { type Storage, StorageError } from './storage.ts'
+import { withTimeLimit } from './time-limit.ts'
 import { runTreeJob } from './tree-thread.ts'
 
 const Fields = v.object({ basepath: v.nullish(v.string(), null) })
@@ -45,18 +46,11 @@ class LocalFileSystem implements Storage {
   async getDirectory(from: string | undefined, to: string, signal: AbortSignal): Promise<void> {
     const source = await this.#resolve(from)
     const { limits } = this.#context
-    const timeout = AbortSignal.timeout(limits.maxSeconds * 1000)
     try {
-      await runTreeJob(
-        { kind: 'copy', from: source, to, limits, honourIgnoreFile: true },
-        AbortSignal.any([signal, timeout]),
-      )
+      await withTimeLimit(limits, signal, signal => runTreeJob({ kind: 'copy', from: source, to, limits }, signal))
     } catch (error) {
       signal.throwIfAborted()
-      if (!timeout.aborted) throw error
-      throw new StorageError(`Copying "${source}" took longer than the limit of ${limits.maxSeconds} seconds`, {
-        cause: error,
-      })
+      throw storageError(`Could not fetch "${source}" from ${this.#what}`, error)
     }
   }
 

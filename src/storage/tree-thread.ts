@@ -4,9 +4,9 @@
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { describeError } from '../errors.ts'
-import type { TreeSize } from './copy-tree.ts'
 import { StorageError } from './storage.ts'
-import type { TreeJob, TreeReply, TreeRequest } from './tree-worker.ts'
+import type { TreeJob, TreeReply, TreeRequest, TreeResult } from './tree-worker.ts'
+import { DamagedTreeError } from './unpack-tree.ts'
 
 const idleMs = 5_000
 // `.ts` in a checkout, `.js` in the package.
@@ -23,10 +23,10 @@ let idleTimer: NodeJS.Timeout | undefined
 const queue: Waiting[] = []
 
 /**
- * Does one job in the worker. Rejects with a StorageError, or with the signal's reason when it is aborted; then nothing of
- * the job is running any more.
+ * Does one job in the worker. Rejects with a StorageError, with a DamagedTreeError, or with the signal's reason when it is
+ * aborted; then nothing of the job is running any more.
  */
-export async function runTreeJob(job: TreeJob, signal: AbortSignal): Promise<TreeSize> {
+export async function runTreeJob(job: TreeJob, signal: AbortSignal): Promise<TreeResult> {
   signal.throwIfAborted()
   const cancelled = new Int32Array(new SharedArrayBuffer(4))
   const cancel = () => Atomics.store(cancelled, 0, 1)
@@ -37,8 +37,9 @@ export async function runTreeJob(job: TreeJob, signal: AbortSignal): Promise<Tre
       startNext()
     })
     signal.throwIfAborted()
-    if (!reply.ok) throw new StorageError(reply.message, { blame: reply.blame })
-    return reply.size
+    if (reply.ok) return reply.result
+    if (reply.blame === 'cache') throw new DamagedTreeError(reply.message)
+    throw new StorageError(reply.message, { blame: reply.blame })
   } finally {
     signal.removeEventListener('abort', cancel)
   }

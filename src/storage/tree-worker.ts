@@ -4,9 +4,15 @@
 import { parentPort } from 'node:worker_threads'
 import { describeError } from '../errors.ts'
 import { blameOf } from './blame.ts'
-import { type CopyJob, copyTree, type TreeSize } from './copy-tree.ts'
+import { type CopyJob, copyTree } from './copy-tree.ts'
+import { type PackJob, packTree } from './pack-tree.ts'
+import { DamagedTreeError, type UnpackJob, unpackTree } from './unpack-tree.ts'
+import type { TreeSize } from './walk-tree.ts'
 
-export type TreeJob = { readonly kind: 'copy' } & CopyJob
+export type TreeJob =
+  | ({ readonly kind: 'copy' } & CopyJob)
+  | ({ readonly kind: 'pack' } & PackJob)
+  | ({ readonly kind: 'unpack' } & UnpackJob)
 
 export interface TreeRequest {
   readonly job: TreeJob
@@ -14,9 +20,14 @@ export interface TreeRequest {
   readonly cancelled: Int32Array
 }
 
+export interface TreeResult extends TreeSize {
+  /** The name of the tree that was packed. */
+  readonly id?: string
+}
+
 export type TreeReply =
-  | { readonly ok: true; readonly size: TreeSize }
-  | { readonly ok: false; readonly message: string; readonly blame: 'run' | 'host' }
+  | { readonly ok: true; readonly result: TreeResult }
+  | { readonly ok: false; readonly message: string; readonly blame: 'run' | 'host' | 'cache' }
 
 parentPort?.on('message', ({ job, cancelled }: TreeRequest) => {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
@@ -25,8 +36,23 @@ parentPort?.on('message', ({ job, cancelled }: TreeRequest) => {
 
 function perform(job: TreeJob, isCancelled: () => boolean): TreeReply {
   try {
-    return { ok: true, size: copyTree(job, isCancelled) }
+    return { ok: true, result: dispatch(job, isCancelled) }
   } catch (error) {
-    return { ok: false, message: describeError(error), blame: blameOf(error) }
+    return {
+      ok: false,
+      message: describeError(error),
+      blame: error instanceof DamagedTreeError ? 'cache' : blameOf(error),
+    }
+  }
+}
+
+function dispatch(job: TreeJob, isCancelled: () => boolean): TreeResult {
+  switch (job.kind) {
+    case 'copy':
+      return copyTree(job, isCancelled)
+    case 'pack':
+      return packTree(job, isCancelled)
+    case 'unpack':
+      return unpackTree(job, isCancelled)
   }
 }

@@ -1,0 +1,58 @@
+// From a source to a complete tree of the cache, in a folder that nobody sees yet.
+
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { FetchLimits, Meter } from './context.ts'
+import { download } from './download.ts'
+import { type PreviousTree, Reuse } from './reuse.ts'
+import type { Snapshot } from './snapshot.ts'
+import type { FileSource, Source, TreeSource } from './source.ts'
+import { StorageError } from './storage.ts'
+import { runTreeJob } from './tree-thread.ts'
+import { TreeWriter } from './tree-writer.ts'
+
+export interface Build {
+  readonly source: Source
+  readonly snapshot: Snapshot
+  /** Empty, private folder. */
+  readonly staging: string
+  readonly previous: PreviousTree | undefined
+  readonly limits: FetchLimits
+  readonly meter: Meter
+}
+
+export interface BuiltTree {
+  readonly path: string
+  readonly id: string
+}
+
+/** Rejects with a StorageError, a TransientError that stayed, a ChangedError, a system error, or the signal's reason. */
+export async function buildTree(build: Build, signal: AbortSignal): Promise<BuiltTree> {
+  const path = join(build.staging, 'tree')
+  await mkdir(path, { mode: 0o700 })
+  const { source } = build
+  const id = await (source.kind === 'files'
+    ? fromFiles(build, source, path, signal)
+    : fromTree(build, source, path, signal))
+  return { path, id }
+}
+
+async function fromFiles(build: Build, source: FileSource, path: string, signal: AbortSignal): Promise<string> {
+  const { snapshot, limits, meter } = build
+  await using reuse = await Reuse.open(build.previous)
+  await using writer = await TreeWriter.open(path)
+  await download({ source, entries: snapshot.entries, writer, reuse, limits, meter }, signal)
+  return writer.finish()
+}
+
+async function fromTree(build: Build, source: TreeSource, path: string, signal: AbortSignal): Promise<string> {
+  const fetched = join(build.staging, 'fetched')
+  await mkdir(fetched, { mode: 0o700 })
+  await source.fetchTree(build.snapshot.validator, fetched, signal)
+  const { id, files, bytes } = await runTreeJob({ kind: 'pack', from: fetched, to: path, limits: build.limits }, signal)
+  if (files === 0) throw new StorageError('There is nothing below it')
+  build.meter.files += files
+  build.meter.bytes += bytes
+  if (id === undefined) throw new Error('a packed tree has a name')
+  return id
+}

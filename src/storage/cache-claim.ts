@@ -1,0 +1,83 @@
+// Who may fetch a source right now: one process, the others wait and then find it fetched.
+//
+//   <cache>/locks/<source>     symbolic link whose text is the owner's mark
+//   <cache>/staging/<mark>/    what the owner is filling; both are touched while it lives
+
+import { lstat, lutimes, mkdir, readlink, symlink, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Scope } from '../async/scope.ts'
+import { sleep } from '../async/sleep.ts'
+import { errorCode } from '../errors.ts'
+import { lifeOf } from './owner.ts'
+import { removeTree } from './workspace.ts'
+
+/** Left by a process that cannot be asked (another container), and not touched for so long: dead. */
+const abandonedMs = 120_000
+const touchEveryMs = 15_000
+const pollMs = 50
+
+export interface CacheClaim extends AsyncDisposable {
+  /** Empty, private, removed when the claim is disposed. */
+  readonly staging: string
+}
+
+/**
+ * Two that find the lock of a dead one at the same moment may both win: then both fetch, which costs time and harms nothing,
+ * for each has a staging folder of its own and publishes by rename.
+ */
+export async function claimSource(
+  { cache, source, mark }: { readonly cache: string; readonly source: string; readonly mark: string },
+  signal: AbortSignal,
+): Promise<CacheClaim> {
+  const lock = join(cache, 'locks', source)
+  const staging = join(cache, 'staging', mark)
+  while (!(await tryLock(lock, mark))) {
+    await sleep(pollMs, signal)
+    signal.throwIfAborted()
+  }
+  await mkdir(staging, { mode: 0o700 })
+  const scope = new Scope()
+  scope.spawn(signal => keepTouching([lock, staging], signal))
+  return {
+    staging,
+    async [Symbol.asyncDispose]() {
+      scope.cancel()
+      await scope.join()
+      await removeTree(staging)
+      if ((await readlink(lock).catch(() => undefined)) === mark) await unlink(lock).catch(ignoreMissing)
+    },
+  }
+}
+
+async function tryLock(lock: string, mark: string): Promise<boolean> {
+  try {
+    await symlink(mark, lock)
+    return true
+  } catch (error) {
+    if (errorCode(error) !== 'EEXIST') throw error
+  }
+  const holder = await readlink(lock).catch(() => undefined)
+  if (holder !== undefined && (await isAbandoned(lock, holder))) await unlink(lock).catch(ignoreMissing)
+  return false
+}
+
+async function keepTouching(paths: readonly string[], signal: AbortSignal): Promise<void> {
+  for (;;) {
+    await sleep(touchEveryMs, signal)
+    if (signal.aborted) return
+    const now = new Date()
+    for (const path of paths) await lutimes(path, now, now).catch(ignoreMissing)
+  }
+}
+
+/** Whether the process that `mark` names, and that has left `path`, is gone. */
+export async function isAbandoned(path: string, mark: string): Promise<boolean> {
+  const life = lifeOf(mark)
+  if (life !== 'unknown') return life === 'dead'
+  const stat = await lstat(path).catch(() => undefined)
+  return stat !== undefined && Date.now() - stat.mtimeMs > abandonedMs
+}
+
+function ignoreMissing(error: unknown): void {
+  if (errorCode(error) !== 'ENOENT') throw error
+}

@@ -1,0 +1,182 @@
+// One cache for every kind of source: asked cheaply whether it has changed, fetched once for all who want it, verified when
+// it is read.
+//
+//   source --listing or revision--> unchanged? --yes--> tree --unpack, verify--> workspace
+//                                       `--no--> claim --> staging --rename--> tree, then the reference
+
+import { readdir, utimes } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describeError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import { type BuiltTree, buildTree } from './build-tree.ts'
+import { CacheFolder, type Reference } from './cache-folder.ts'
+import { pruneCache } from './cache-prune.ts'
+import type { CacheLimits, FetchLimits, Meter } from './context.ts'
+import { withRetries } from './retry.ts'
+import { SharedWork } from './shared-work.ts'
+import { type Snapshot, takeSnapshot } from './snapshot.ts'
+import { ChangedError, type Source } from './source.ts'
+import { StorageError } from './storage.ts'
+import { runTreeJob } from './tree-thread.ts'
+import { DamagedTreeError } from './unpack-tree.ts'
+import { removeTree } from './workspace.ts'
+
+/** A source that goes on changing while it is read is given up after so many tries. */
+const maxChanges = 3
+
+export interface FillOptions {
+  readonly limits: FetchLimits
+  readonly cacheLimits: CacheLimits
+  readonly meter: Meter
+  readonly logger: Logger | undefined
+}
+
+interface Refresh {
+  /** The source's name in the cache. */
+  readonly name: string
+  readonly source: Source
+  readonly options: FillOptions
+}
+
+interface Refreshed {
+  /** Name of the tree. */
+  readonly id: string
+  readonly fromCache: boolean
+}
+
+export class Cache {
+  readonly folder: CacheFolder
+  readonly #refreshes = new SharedWork<Refreshed>()
+
+  private constructor(folder: CacheFolder) {
+    this.folder = folder
+  }
+
+  /** Throws a StorageError or a system error when the folder cannot be used. */
+  static async open(path: string): Promise<Cache> {
+    return new Cache(await CacheFolder.open(path))
+  }
+
+  /**
+   * Fills `to`, an existing, empty, private folder, with what the source holds at a moment after this call.
+   * `openSource` gives a new, unconnected source each time; it may be used for others who want the same.
+   */
+  async fill(openSource: () => Source, to: string, options: FillOptions, signal: AbortSignal): Promise<void> {
+    const name = this.folder.nameOf(openSource().identity)
+    for (let attempt = 0; ; attempt++) {
+      const { id, fromCache } = await this.#refreshes.join(
+        name,
+        signal => this.#refresh(name, openSource, options, signal),
+        signal,
+      )
+      options.meter.fromCache = fromCache
+      try {
+        await runTreeJob({ kind: 'unpack', tree: this.folder.treePath(id), id, to }, signal)
+        return
+      } catch (error) {
+        // A tree that was pruned or damaged since, or no room beside the cache: once more, from the source.
+        if (attempt > 0 || !(error instanceof DamagedTreeError || isDiskFull(error))) throw error
+        options.logger?.warn({ tree: id, reason: describeError(error) }, 'cached tree could not be used, trying again')
+        if (error instanceof DamagedTreeError) await this.folder.discard(id)
+        else await this.#makeRoom(options)
+        for (const entry of await readdir(to)) await removeTree(join(to, entry))
+      }
+    }
+  }
+
+  /** Makes sure that the cache holds what the source holds now. */
+  async #refresh(
+    name: string,
+    openSource: () => Source,
+    options: FillOptions,
+    signal: AbortSignal,
+  ): Promise<Refreshed> {
+    const source = openSource()
+    try {
+      for (let change = 1; ; change++) {
+        try {
+          return await this.#refreshOnce({ name, source, options }, signal)
+        } catch (error) {
+          if (!(error instanceof ChangedError)) throw error
+          if (change === maxChanges) throw new StorageError('It changes faster than it can be read', { cause: error })
+        }
+      }
+    } finally {
+      await source.close()
+    }
+  }
+
+  async #refreshOnce(refresh: Refresh, signal: AbortSignal): Promise<Refreshed> {
+    const { name, source, options } = refresh
+    const snapshot = await withRetries(() => takeSnapshot(source, options.limits, signal), signal)
+    const known = await this.#findUnchanged(name, snapshot)
+    if (known !== undefined) return { id: known, fromCache: true }
+    await using claim = await this.folder.claim(name, signal)
+    // While we waited another process may have fetched it.
+    const fetched = await this.#findUnchanged(name, snapshot)
+    if (fetched !== undefined) return { id: fetched, fromCache: true }
+    await this.folder.sweep()
+    return { id: await this.#fetch({ ...refresh, snapshot, staging: claim.staging }, signal), fromCache: false }
+  }
+
+  /** The tree of an unchanged source. Whether it is sound is found out when it is unpacked. */
+  async #findUnchanged(name: string, { validator }: Snapshot): Promise<string | undefined> {
+    if (validator === undefined) return undefined
+    const reference = await this.folder.readReference(name)
+    if (reference?.validator !== validator) return undefined
+    try {
+      // "Used": the least recently used trees are the first to go.
+      await utimes(join(this.folder.treePath(reference.tree), 'manifest.json'), new Date(), new Date())
+      return reference.tree
+    } catch {
+      // Pruned since.
+      return undefined
+    }
+  }
+
+  async #fetch(fetch: Refresh & { snapshot: Snapshot; staging: string }, signal: AbortSignal): Promise<string> {
+    const { name, source, snapshot, options } = fetch
+    const before = await this.folder.readReference(name)
+    const previous = before && {
+      path: this.folder.treePath(before.tree),
+      id: before.tree,
+      validators: before.validators,
+    }
+    const build = { source, snapshot, staging: fetch.staging, previous, limits: options.limits, meter: options.meter }
+    const tree = await buildTree(build, signal).catch(async error => {
+      if (!isDiskFull(error)) throw error
+      await this.#makeRoom(options)
+      for (const entry of await readdir(fetch.staging)) await removeTree(join(fetch.staging, entry))
+      return buildTree(build, signal)
+    })
+    await this.folder.publish(tree.path, tree.id)
+    await this.folder.writeReference(name, makeReference(source, snapshot, tree))
+    await pruneCache(this.folder, options.cacheLimits, new Set([tree.id]))
+    return tree.id
+  }
+
+  /** The disk is full: runs need it more than the cache does. */
+  async #makeRoom({ logger }: FillOptions): Promise<void> {
+    const removed = await pruneCache(this.folder, { maxBytes: 0, maxAgeDays: 0 })
+    logger?.warn({ cache: this.folder.path, trees: removed.length }, 'disk is full, cache was emptied')
+  }
+}
+
+function makeReference(source: Source, { validator, entries }: Snapshot, tree: BuiltTree): Reference {
+  const validators = entries.flatMap(entry =>
+    entry.kind === 'file' && entry.validator !== undefined ? [[entry.path, entry.validator] as const] : [],
+  )
+  return {
+    version: 1,
+    place: source.place,
+    tree: tree.id,
+    validator: validator ?? null,
+    fetched: new Date().toISOString(),
+    validators: Object.fromEntries(validators),
+  }
+}
+
+function isDiskFull(error: unknown): boolean {
+  // Errors of the worker arrive as text.
+  return /\b(?:ENOSPC|EDQUOT)\b/.test(describeError(error))
+}

@@ -1,0 +1,155 @@
+// Brings the files of a FileSource into a tree of the cache: many at once, each tried again or resumed after a cut, files
+// that have not changed since last time taken from the tree before.
+
+import { createHash } from 'node:crypto'
+import { type FileHandle, open } from 'node:fs/promises'
+import { Scope } from '../async/scope.ts'
+import type { FetchLimits, Meter } from './context.ts'
+import { defaultFileMode, defaultFolderMode, largeBytes } from './manifest.ts'
+import { pauseBeforeRetry } from './retry.ts'
+import type { Reuse } from './reuse.ts'
+import type { Content, Entry, FileEntry, FileSource } from './source.ts'
+import { ChangedError, TransientError } from './source.ts'
+import { StorageError } from './storage.ts'
+import type { TreeWriter } from './tree-writer.ts'
+
+export interface Download {
+  readonly source: FileSource
+  readonly entries: readonly Entry[]
+  readonly writer: TreeWriter
+  readonly reuse: Reuse
+  readonly limits: FetchLimits
+  readonly meter: Meter
+}
+
+/** Returns when everything is in the writer. Rejects with the first failure; then the writer's folder is of no use. */
+export async function download(task: Download, signal: AbortSignal): Promise<void> {
+  const files: FileEntry[] = []
+  for (const entry of task.entries) {
+    if (entry.kind === 'file') files.push(entry)
+    else if (entry.kind === 'folder') task.writer.addFolder(entry.path, entry.mode ?? defaultFolderMode)
+    else task.writer.addLink(entry.path, entry.target)
+  }
+  const queue = files.values()
+  const scope = new Scope(signal)
+  for (let at = 0; at < Math.min(task.source.connections, files.length); at++) {
+    scope.spawn(async signal => {
+      // One iterator for all of them: each takes the next file.
+      for (const file of queue) await bring(task, file, signal)
+    })
+  }
+  await scope.join()
+}
+
+async function bring(task: Download, file: FileEntry, signal: AbortSignal): Promise<void> {
+  const known = await task.reuse.bytesOf(file)
+  if (known) await task.writer.addSmall({ path: file.path, mode: file.mode ?? defaultFileMode }, known)
+  else await fetchFile(task, file, signal)
+  task.meter.files += 1
+}
+
+async function fetchFile(task: Download, file: FileEntry, signal: AbortSignal): Promise<void> {
+  await using arriving = new ArrivingFile(task, file)
+  for (let attempt = 0; ; attempt++) {
+    const before = arriving.size
+    try {
+      await arriving.receive(await task.source.open(file, before, signal))
+      await arriving.finish()
+      return
+    } catch (error) {
+      // A connection that is cut again and again still gets there as long as each try brings something.
+      if (arriving.size > before) attempt = 0
+      await pauseBeforeRetry(error, attempt, signal)
+    }
+  }
+}
+
+/** One file on its way: small ones are gathered in memory, what grows large is written to a file of its own. */
+class ArrivingFile implements AsyncDisposable {
+  readonly #task: Download
+  readonly #file: FileEntry
+  #chunks: Uint8Array[] = []
+  #large: { readonly number: number; readonly handle: FileHandle } | undefined
+  #hash = createHash('sha256')
+  size = 0
+
+  constructor(task: Download, file: FileEntry) {
+    this.#task = task
+    this.#file = file
+  }
+
+  async receive(content: Content): Promise<void> {
+    if (content.offset !== this.size) await this.#restart()
+    const isSmall = this.#file.size !== undefined && this.#file.size <= largeBytes
+    if (isSmall && content.bytes && this.size === 0) {
+      await this.#take(await content.bytes())
+      return
+    }
+    for await (const chunk of content.stream) await this.#take(chunk)
+  }
+
+  async finish(): Promise<void> {
+    const { size, path, mode = defaultFileMode } = this.#file
+    if (size !== undefined && this.size < size)
+      throw new TransientError(`"${path}" broke off after ${this.size} of ${size} bytes`)
+    if (size !== undefined && this.size > size) throw new ChangedError(`"${path}" is larger than it was listed`)
+    if (!this.#large) {
+      const [only] = this.#chunks
+      await this.#task.writer.addSmall(
+        { path, mode },
+        this.#chunks.length === 1 && only ? only : Buffer.concat(this.#chunks),
+      )
+      return
+    }
+    this.#task.writer.addLarge({
+      path,
+      mode,
+      size: this.size,
+      sha256: this.#hash.digest('hex'),
+      number: this.#large.number,
+    })
+  }
+
+  async #take(chunk: Uint8Array): Promise<void> {
+    this.size += chunk.length
+    this.#task.meter.bytes += chunk.length
+    if (this.#file.size === undefined) keepByteLimit(this.size, this.#task.limits)
+    else if (this.size > this.#file.size) throw new ChangedError(`"${this.#file.path}" is larger than it was listed`)
+    if (!this.#large && this.size <= largeBytes) {
+      this.#chunks.push(chunk)
+      return
+    }
+    this.#large ??= await this.#spill()
+    this.#hash.update(chunk)
+    await this.#large.handle.appendFile(chunk)
+  }
+
+  /** From memory to a file of its own. */
+  async #spill(): Promise<{ number: number; handle: FileHandle }> {
+    const { number, path } = this.#task.writer.nextLarge()
+    const handle = await open(path, 'wx', 0o600)
+    for (const chunk of this.#chunks) {
+      this.#hash.update(chunk)
+      await handle.appendFile(chunk)
+    }
+    this.#chunks = []
+    return { number, handle }
+  }
+
+  /** The server could not resume: all of it again. */
+  async #restart(): Promise<void> {
+    this.size = 0
+    this.#chunks = []
+    this.#hash = createHash('sha256')
+    await this.#large?.handle.truncate(0)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#large?.handle.close()
+  }
+}
+
+/** For files whose size is only known when they have arrived; the others were counted when they were listed. */
+function keepByteLimit(bytes: number, { maxBytes }: FetchLimits): void {
+  if (bytes > maxBytes) throw new StorageError(`It holds more than the limit of ${maxBytes} bytes`)
+}

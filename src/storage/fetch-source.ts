@@ -1,0 +1,73 @@
+// From a source to a folder: through the machine's cache, or through one of its own where there is none; and the one place
+// where a failed fetch is put into a sentence.
+
+import { mkdtemp } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { describeError } from '../errors.ts'
+import { storageError } from './blame.ts'
+import { Cache } from './cache.ts'
+import { defaultCacheLimits, makeMeter, type StorageContext } from './context.ts'
+import type { Remote, Source } from './source.ts'
+import type { Storage } from './storage.ts'
+import { withTimeLimit } from './time-limit.ts'
+import { removeTree } from './workspace.ts'
+
+/** One per folder and process, so that what is fetched at the same time is fetched once. */
+const caches = new Map<string, Promise<Cache>>()
+
+/** A block's place as the agent sees it. */
+export function storageOf(remote: Remote, context: StorageContext): Storage {
+  return {
+    getDirectory: (from, to, signal) => fetchSource(() => remote.folder(from), to, context, signal),
+  }
+}
+
+/** Fills `to`, an existing, empty folder. Rejects with a StorageError, or with the signal's reason. */
+export async function fetchSource(
+  openSource: () => Source,
+  to: string,
+  context: StorageContext,
+  signal: AbortSignal,
+): Promise<void> {
+  const { place, credentials } = openSource()
+  const options = {
+    limits: context.limits,
+    cacheLimits: context.cacheLimits ?? defaultCacheLimits,
+    meter: context.meter ?? makeMeter(),
+    logger: context.logger,
+  }
+  try {
+    const shared = await openSharedCache(context)
+    await withTimeLimit(context.limits, signal, async signal => {
+      if (shared) await shared.fill(openSource, to, options, signal)
+      else await withOwnCache(dirname(to), cache => cache.fill(openSource, to, options, signal))
+    })
+  } catch (error) {
+    signal.throwIfAborted()
+    throw storageError(`Could not fetch ${place} (${credentials})`, error)
+  }
+}
+
+async function openSharedCache({ cacheDir, logger }: StorageContext): Promise<Cache | undefined> {
+  if (cacheDir === undefined) return undefined
+  const cache = caches.get(cacheDir) ?? Cache.open(cacheDir)
+  caches.set(cacheDir, cache)
+  try {
+    return await cache
+  } catch (error) {
+    caches.delete(cacheDir)
+    // The run does not need it.
+    logger?.warn({ cache: cacheDir, reason: describeError(error) }, 'cache cannot be used, fetching without it')
+    return undefined
+  }
+}
+
+/** Beside the folder that is filled, so on a disk with room for it. */
+async function withOwnCache(parent: string, work: (cache: Cache) => Promise<void>): Promise<void> {
+  const path = await mkdtemp(join(parent, '.fetch-'))
+  try {
+    await work(await Cache.open(path))
+  } finally {
+    await removeTree(path)
+  }
+}

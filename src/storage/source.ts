@@ -1,0 +1,123 @@
+// The driver seam: what a storage driver must say and do. A driver is 60 to 150 lines; everything else is done once for all:
+//
+//   block or pull step --registry.ts--> Remote --folder(path)--> Source --fetch-source.ts--> cache.ts --> workspace
+//
+// How to write one:
+//  1. `open<Name>(data, context): Remote` reads the block's fields by a schema (block-fields.ts) and connects to nothing yet.
+//  2. `folder(from)` joins `from` to the base path by `joinBelow` (paths.ts), which refuses what leaves it, taken literally:
+//     no patterns. It returns a source for exactly that folder; paths of entries are relative to it.
+//  3. A `FileSource` lists entries with what is cheap to know, and opens one file at an offset. Choose it whenever files can
+//     be had one by one. A `TreeSource` is for what comes in one piece (git, archives, a helper program): it names the
+//     present revision cheaply, and writes the whole tree into an empty private folder.
+//  4. Not the driver's business: hostile names, clashes, limits, an empty result (an error), parallel downloads, retries,
+//     resuming, links that leave the tree, modes, the cache, the workspace. Report names exactly as the server said them;
+//     `TreeNames` (tree-names.ts) refuses the bad ones before the first write. A `TreeSource` whose tool would write by
+//     itself lists first and asks `TreeNames` before it lets the tool write; the tree that it wrote is checked again.
+//  5. Errors: `StorageError` for what is final (missing bucket, 401, 403, wrong field), with the server's own words;
+//     `TransientError` for what may pass (a cut connection, 429, 5xx): only the shared downloader tries again. Sentences need
+//     not name place and credentials, these are added; no secret may be in them, in any encoding.
+//  6. Register the slug in registry.ts, and for `remote-file-system` the protocol in protocols.ts. Packages and helper
+//     programs are loaded at first use. Add a row to the contract suite (test/storage/contract.ts).
+
+/** What a block opens: a place with folders. Nothing is asked of a server before a source is used. */
+export interface Remote {
+  /** `from` is the deployment's path; undefined or empty is the base itself. Throws a StorageError when it leaves the base. */
+  folder(from: string | undefined): Source
+}
+
+export type Source = FileSource | TreeSource
+
+interface Described {
+  /** For people, without secrets: what is fetched from where, such as `s3://bucket/flows at http://host:9000`. */
+  readonly place: string
+  /** For people: the kind of credentials and where they come from, such as `access key of the block`; never their value. */
+  readonly credentials: string
+  /**
+   * Everything that decides what this source gives: type, endpoint, path, options, credentials themselves. Any JSON.
+   * Two sources with the same identity share one cache entry; only a keyed hash of it is ever written.
+   */
+  readonly identity: readonly unknown[]
+  /** Lets go of connections. Called once, also after a failure. */
+  close(): Promise<void>
+}
+
+/** A source whose files can be had one by one. */
+export interface FileSource extends Described {
+  readonly kind: 'files'
+  /** How many `open`s at once pay off. */
+  readonly connections: number
+  /** All entries below the folder, recursively, in pages and in any order. Nothing below it: no entries, not an error. */
+  list(signal: AbortSignal): AsyncIterable<readonly Entry[]>
+  /**
+   * Opens one file from `offset` on. Must fail with a ChangedError when the server can say that the file is not the listed
+   * one any more (If-Match).
+   */
+  open(file: FileEntry, offset: number, signal: AbortSignal): Promise<Content>
+}
+
+/** A source that comes in one piece. */
+export interface TreeSource extends Described {
+  readonly kind: 'tree'
+  /** Names what the source holds now, as cheaply as it can be asked; undefined when it cannot say, then nothing is cached. */
+  revision(signal: AbortSignal): Promise<string | undefined>
+  /** Writes the whole tree into `to`, an existing, empty, private folder. `revision` is what `revision()` gave before. */
+  fetchTree(revision: string | undefined, to: string, signal: AbortSignal): Promise<void>
+}
+
+export type Entry = FileEntry | FolderEntry | LinkEntry
+
+export interface FileEntry {
+  readonly kind: 'file'
+  /** Below the folder, with `/`, as the server says it; judged by TreeNames before it is used. */
+  readonly path: string
+  /** In bytes; undefined when the server does not say. */
+  readonly size: number | undefined
+  /** Differs whenever the content may differ (ETag, time with size); undefined: the file is fetched each time. */
+  readonly validator: string | undefined
+  /** Permission bits when the source has them; default 0644. */
+  readonly mode?: number
+  /** Whatever the driver needs to open it: a key, a URL. */
+  readonly ref: string
+}
+
+export interface FolderEntry {
+  readonly kind: 'folder'
+  readonly path: string
+  readonly mode?: number
+}
+
+export interface LinkEntry {
+  readonly kind: 'link'
+  readonly path: string
+  /** The text of the link. */
+  readonly target: string
+}
+
+export interface Content {
+  /** Where the stream really begins: the asked offset, or 0 when the server cannot start in the middle. */
+  readonly offset: number
+  /** May be used once. Fails when the connection is cut. */
+  readonly stream: AsyncIterable<Uint8Array>
+  /** The whole of it at once, if the driver can do that cheaper than by the stream; used for small files. */
+  readonly bytes?: () => Promise<Uint8Array>
+}
+
+/** It may work when tried again. */
+export class TransientError extends Error {
+  /** What the server asks to wait, in milliseconds. */
+  readonly retryAfterMs: number | undefined
+
+  constructor(message: string, options: { retryAfterMs?: number | undefined; cause?: unknown } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.name = 'TransientError'
+    this.retryAfterMs = options.retryAfterMs
+  }
+}
+
+/** The source has changed since it was listed: list again. */
+export class ChangedError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'ChangedError'
+  }
+}
