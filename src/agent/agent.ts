@@ -1,11 +1,12 @@
 // One life of the agent: takes the state folder, resumes what the journal holds, polls and watches until it is told to
 // stop, drains, and lets go of or ends what is left.
 
+import { accessSync, constants, mkdirSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { Scope } from '../async/scope.ts'
 import { jitter } from '../async/sleep.ts'
 import { Wake } from '../async/wake.ts'
-import { UserError } from '../errors.ts'
+import { describeError, UserError } from '../errors.ts'
 import type { Infrastructure } from '../infrastructure/infrastructure.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
@@ -65,13 +66,27 @@ const lastReportsMs = 10_000
 
 /** Runs the agent until it is told to stop; returns how many runs were let go or are not reported yet. */
 export async function runAgent(options: AgentOptions, signals: AgentSignals): Promise<{ left: number }> {
+  makeStateDirectory(options.stateDirectory)
   const lock = await takeLock(options, signals.stopping)
   if (!lock) return { left: 0 }
   using _lock = lock
   const journal = new Journal(options.stateDirectory)
   await journal.open()
   const agent = new Agent(options, journal, lock, readIdentity(options.stateDirectory, options.name))
-  return agent.run(signals)
+  return await agent.run(signals) // awaited here, or the lock would be given back at once
+}
+
+function makeStateDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    accessSync(path, constants.W_OK)
+  } catch (error) {
+    throw new UserError(`The state folder ${path} cannot be used: ${describeError(error)}.`, {
+      hint: 'Name another one with RIGEL_STATE_DIR, or make this one writable for the user that the agent runs as.',
+      exitCode: 2,
+      cause: error,
+    })
+  }
 }
 
 async function takeLock(options: AgentOptions, stopping: AbortSignal): Promise<StateLock | undefined> {
