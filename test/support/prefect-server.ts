@@ -6,10 +6,11 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { openSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { homedir, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as delay } from 'node:timers/promises'
+import { prefectEnvironment } from './requires.ts'
 
 export type PrefectVersion = 'prefect2' | 'prefect3'
 
@@ -48,9 +49,7 @@ const STOP_TIMEOUT_MS = 10_000
 
 /** The directory of a Prefect environment with `bin/prefect` and `bin/python` in it. */
 export function findPrefect(which: PrefectVersion): string {
-  const { RIGEL_PREFECT, XDG_CACHE_HOME } = process.env
-  const root = RIGEL_PREFECT || join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'rigel-prefect')
-  return join(root, which === 'prefect2' ? 'p2' : 'p3')
+  return prefectEnvironment(which === 'prefect2' ? 'p2' : 'p3')
 }
 
 export async function startPrefectServer(
