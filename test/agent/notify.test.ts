@@ -1,53 +1,12 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { join } from 'node:path'
 import process from 'node:process'
-import { createInterface } from 'node:readline'
 import test from 'node:test'
 
 import { ServiceManager } from '../../src/agent/notify.ts'
 import { createLogger } from '../../src/logger.ts'
-import { makeDirectory } from '../support/directory.ts'
+import { listen } from '../support/notify-socket.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
-
-/** What a service manager does with its socket: takes messages, and closes the descriptors that come along. */
-const listener = `
-import os, socket, sys
-server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-server.bind(sys.argv[1])
-print("listening", flush=True)
-while sys.argv[2] == "reads":
-    data, control, _, _ = server.recvmsg(4096, 1024)
-    for _, kind, descriptors in control:
-        if kind == socket.SCM_RIGHTS:
-            for at in range(0, len(descriptors), 4):
-                os.close(int.from_bytes(descriptors[at:at + 4], sys.byteorder))
-    print("\\n".join(line for line in data.decode().split("\\n") if line and line != "BARRIER=1"), flush=True)
-sys.stdin.read()
-`
-
-async function listen(how: 'reads' | 'is deaf') {
-  const directory = await makeDirectory()
-  const socket = join(directory.path, 'notify')
-  const child = spawn('python3', ['-c', listener, socket, how], { stdio: ['pipe', 'pipe', 'inherit'] })
-  const ended = new Promise(resolve => child.once('exit', resolve))
-  const lines: string[] = []
-  createInterface({ input: child.stdout }).on('line', line => {
-    if (line !== '') lines.push(line)
-  })
-  await until(() => lines.includes('listening'))
-  lines.length = 0
-  return {
-    socket,
-    lines,
-    [Symbol.asyncDispose]: async () => {
-      child.kill('SIGKILL')
-      await ended
-      await directory[Symbol.asyncDispose]()
-    },
-  }
-}
 
 function makeManager(environment: Readonly<Record<string, string>>) {
   const logged: string[] = []
