@@ -1,0 +1,268 @@
+// Runs flow runs as containers of a Docker engine.
+//
+// In: RunSpecs of Prefect's `docker-container` block. Out: Handles `<engine's base url>:<container id>` and Exits.
+// All that must survive the agent lies in the engine: names and labels say whose a container is, its state whether it ran.
+// docs/docker.md tells the whole story.
+
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { Scope } from '../async/scope.ts'
+import type { Logger } from '../logger.ts'
+import { type Collected, type CollectOptions, collectContainers } from './docker-collect.ts'
+import { buildCreatePlan, type CreatePlan, label } from './docker-create.ts'
+import { resolveEndpoint } from './docker-endpoint.ts'
+import { type ContainerInfo, DockerEngine } from './docker-engine.ts'
+import { type Ended, EndWatch } from './docker-events.ts'
+import { readExit } from './docker-exit.ts'
+import { forgetPosition } from './docker-log-position.ts'
+import { chooseLogin } from './docker-login.ts'
+import { LogShipper, readTail } from './docker-logs.ts'
+import { patiently } from './docker-patience.ts'
+import { Pulls } from './docker-pull.ts'
+import { defaultPullPolicy, parseReference } from './docker-reference.ts'
+import { type DockerSettings, readDockerSettings } from './docker-settings.ts'
+import { discardOnce, launchContainer } from './docker-submit.ts'
+import { EngineError } from './docker-transport.ts'
+import { Tunnel } from './docker-tunnel.ts'
+import type { Attempt, Exit, Handle, Infrastructure, OutputSink, RunSpec } from './infrastructure.ts'
+import { InfrastructureError } from './infrastructure.ts'
+
+export interface DockerOptions {
+  /** Holds one folder per run, 0700, on the disk of the journal, which makes and removes them. */
+  readonly runsDirectory: string
+  readonly logger: Logger
+  /** The agent's own environment: DOCKER_HOST, DOCKER_CONTEXT, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH, DOCKER_CONFIG. */
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** A pull without progress for so long is given up; default 60 s. */
+  readonly pullStallSeconds?: number
+  /** Program and options for engines behind ssh; default `ssh`. */
+  readonly sshCommand?: readonly string[]
+}
+
+/** Settings of the collection; see `collectContainers`. */
+export interface DockerInfrastructure extends Infrastructure, AsyncDisposable {
+  /** Removes, or with `dryRun` only lists, finished containers of this agent beyond a number or an age. */
+  collect(options: CollectOptions, signal: AbortSignal): Promise<Collected>
+}
+
+export function createDockerInfrastructure(options: DockerOptions): DockerInfrastructure {
+  return new DockerDriver(options)
+}
+
+interface Connected {
+  readonly engine: DockerEngine
+  readonly watch: EndWatch
+  readonly pulls: Pulls
+}
+
+class DockerDriver implements DockerInfrastructure {
+  readonly #options: DockerOptions
+  readonly #configDirectory: string
+  #connected: Promise<Connected> | undefined
+  /** Labels of containers that were waited for, so that `release` need not ask again. */
+  readonly #isAutoRemoved = new Map<string, boolean>()
+
+  constructor(options: DockerOptions) {
+    this.#options = options
+    const { DOCKER_CONFIG, HOME } = options.environment
+    this.#configDirectory = DOCKER_CONFIG || join(HOME || homedir(), '.docker')
+  }
+
+  async submit(spec: RunSpec, signal: AbortSignal): Promise<Handle> {
+    const settings = readDockerSettings(spec.settings)
+    const { engine } = await this.#connect()
+    const plan = await this.#plan(spec, settings, signal)
+    const fetchImage = (stop: AbortSignal) => this.#fetchImage(plan.image, settings, stop)
+    if (pullPolicy(plan.image, settings) === 'ALWAYS') await this.#pull(plan.image, settings, signal)
+    const { logger } = this.#options
+    const cargo = { workspace: spec.workspace, files: spec.files }
+    const id = await launchContainer({ engine, plan, attempt: spec, cargo, fetchImage, logger }, signal)
+    return toHandle(engine, id, spec)
+  }
+
+  async wait(handle: Handle, output: OutputSink, signal: AbortSignal): Promise<Exit> {
+    const { engine, watch } = await this.#connect()
+    const id = idOf(engine, handle)
+    if (id === undefined) return strange(engine, handle)
+    await using scope = new Scope(signal)
+    let shipper: LogShipper | undefined
+    const onSight = (info: ContainerInfo) => {
+      this.#isAutoRemoved.set(id, info.Config.Labels[label.autoRemove] === 'true')
+      if (info.Config.Labels[label.streamOutput] === 'false') return
+      const begun = new LogShipper(this.#logSource(engine, info), this.#positionPath(handle), output)
+      shipper = begun
+      scope.spawn(stop => begun.ship(stop))
+    }
+    const ended = await watch.ended(id, onSight, scope.signal).catch(async error => {
+      // A failure in the scope is the cause of its abort.
+      await scope.join()
+      throw error
+    })
+    shipper?.noteEnd()
+    await scope.join()
+    signal.throwIfAborted()
+    return readExit(ended, await this.#tailOf(engine, ended, shipper, signal))
+  }
+
+  async kill(handle: Handle, graceSeconds: number, signal: AbortSignal): Promise<void> {
+    const { engine } = await this.#connect()
+    const id = idOf(engine, handle)
+    if (id === undefined) return
+    const { logger } = this.#options
+    const startMs = performance.now()
+    const stop = async () => {
+      const left = Math.max(0, graceSeconds - (performance.now() - startMs) / 1000)
+      try {
+        await engine.stop(id, left, signal)
+      } catch (error) {
+        if (!(error instanceof EngineError) || error.kind === 'unreachable') throw error
+        signal.throwIfAborted()
+        // An engine that cannot stop it in good manners may still end it; whether it did is seen by the next round.
+        if (left === 0) await engine.kill(id, signal)
+        throw error
+      }
+    }
+    await patiently(stop, { logger, limitMs: (graceSeconds + 60) * 1000 }, signal)
+  }
+
+  async reattach(attempt: Attempt, handle: Handle | undefined, signal: AbortSignal): Promise<Handle | undefined> {
+    // A handle says that it was started. If the container is gone meanwhile, `wait` says so.
+    if (handle) return handle
+    const { engine } = await this.#connect()
+    const { logger } = this.#options
+    const marks = [`${label.flowRunId}=${attempt.flowRunId}`, `${label.transitionId}=${attempt.transitionId}`]
+    const find = async () => {
+      for (const { Id } of await engine.list(marks, true, signal)) {
+        // What has only been created is removed, or it would not be true that it will not start later.
+        if (await discardOnce(engine, Id, signal)) return toHandle(engine, Id, attempt)
+      }
+      return undefined
+    }
+    return await patiently(find, { logger }, signal)
+  }
+
+  async release(handle: Handle, signal: AbortSignal): Promise<void> {
+    const { engine } = await this.#connect()
+    const id = idOf(engine, handle)
+    if (id === undefined) return
+    const { logger } = this.#options
+    const remove = async () => {
+      const known =
+        this.#isAutoRemoved.get(id) ?? (await engine.inspect(id, signal))?.Config.Labels[label.autoRemove] === 'true'
+      if (known) await engine.remove(id, signal)
+    }
+    try {
+      await patiently(remove, { logger, limitMs: 30_000 }, signal)
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!(error instanceof EngineError)) throw error
+      // The collection of finished containers finds it later.
+      logger.warn({ container: id.slice(0, 12), err: error.message }, 'container could not be removed')
+    }
+    this.#isAutoRemoved.delete(id)
+    await forgetPosition(this.#positionPath(handle))
+  }
+
+  async collect(options: CollectOptions, signal: AbortSignal): Promise<Collected> {
+    const { engine } = await this.#connect()
+    return await collectContainers(engine, options, signal)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const connected = await this.#connected?.catch(() => undefined)
+    await connected?.engine[Symbol.asyncDispose]()
+  }
+
+  async #connect(): Promise<Connected> {
+    this.#connected ??= this.#open().catch(error => {
+      this.#connected = undefined
+      const message = error instanceof Error ? error.message : String(error)
+      throw new InfrastructureError(`No Docker engine to use: ${message}`, { blame: 'host', cause: error })
+    })
+    return await this.#connected
+  }
+
+  async #open(): Promise<Connected> {
+    const { environment, logger, sshCommand, pullStallSeconds = 60 } = this.#options
+    const endpoint = await resolveEndpoint({
+      host: environment.DOCKER_HOST,
+      context: environment.DOCKER_CONTEXT,
+      tlsVerify: environment.DOCKER_TLS_VERIFY,
+      certPath: environment.DOCKER_CERT_PATH,
+      configDirectory: this.#configDirectory,
+    })
+    const engine = new DockerEngine(endpoint, endpoint.kind === 'ssh' ? new Tunnel(endpoint, sshCommand) : undefined)
+    return {
+      engine,
+      watch: new EndWatch(engine, logger),
+      pulls: new Pulls({ engine, logger, stallMs: pullStallSeconds * 1000 }),
+    }
+  }
+
+  async #plan(spec: RunSpec, settings: DockerSettings, signal: AbortSignal): Promise<CreatePlan> {
+    const { engine } = await this.#connect()
+    const engineVersion = await this.#orHostTrouble(engine.version(signal), signal)
+    return buildCreatePlan(spec, settings, { engineVersion, platform: process.platform })
+  }
+
+  /** An engine that does not answer before anything was begun: the run is given back, for this is not its fault. */
+  async #orHostTrouble<Answer>(answer: Promise<Answer>, signal: AbortSignal): Promise<Answer> {
+    try {
+      return await answer
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!(error instanceof EngineError)) throw error
+      throw new InfrastructureError(error.message, { blame: 'host', cause: error })
+    }
+  }
+
+  async #fetchImage(image: string, settings: DockerSettings, signal: AbortSignal): Promise<void> {
+    if (pullPolicy(image, settings) !== 'NEVER') return await this.#pull(image, settings, signal)
+    throw new InfrastructureError(
+      `The engine does not have image "${image}", and the block's pull policy NEVER forbids pulling it`,
+      { blame: 'run' },
+    )
+  }
+
+  async #pull(image: string, settings: DockerSettings, signal: AbortSignal): Promise<void> {
+    const { pulls } = await this.#connect()
+    const { environment, logger } = this.#options
+    const sources = { login: settings.registry, configDirectory: this.#configDirectory, environment, logger }
+    await pulls.pull(image, await chooseLogin(parseReference(image).registry, sources), signal)
+  }
+
+  async #tailOf(engine: DockerEngine, ended: Ended, shipper: LogShipper | undefined, signal: AbortSignal) {
+    if (!ended.info) return shipper?.tail ?? []
+    if (shipper?.hasSeenAll) return shipper.tail
+    if (!shipper && ended.info.State.ExitCode === 0) return []
+    return await readTail(this.#logSource(engine, ended.info), signal)
+  }
+
+  #logSource(engine: DockerEngine, info: ContainerInfo) {
+    return { engine, id: info.Id, hasTerminal: info.Config.Tty, logger: this.#options.logger }
+  }
+
+  #positionPath(handle: Handle): string {
+    return join(this.#options.runsDirectory, handle.flowRunId, `docker-${handle.attempt}.json`)
+  }
+}
+
+function pullPolicy(image: string, settings: DockerSettings) {
+  return settings.pullPolicy ?? defaultPullPolicy(parseReference(image))
+}
+
+function toHandle(engine: DockerEngine, id: string, { flowRunId, attempt, transitionId }: Attempt): Handle {
+  return { type: 'docker-container', identifier: `${engine.baseUrl}:${id}`, flowRunId, attempt, transitionId }
+}
+
+/** Undefined when the handle is another engine's. Prefect's text form: the id stands behind the last colon. */
+function idOf(engine: DockerEngine, { identifier }: Handle): string | undefined {
+  const colon = identifier.lastIndexOf(':')
+  return identifier.slice(0, colon) === engine.baseUrl ? identifier.slice(colon + 1) : undefined
+}
+
+function strange(engine: DockerEngine, { identifier }: Handle): Exit {
+  const theirs = identifier.slice(0, identifier.lastIndexOf(':'))
+  const reason = `its container belongs to the engine ${theirs}, but this agent uses ${engine.baseUrl}`
+  return { kind: 'vanished', reason, outputTail: [] }
+}
