@@ -3,7 +3,12 @@
 import { constants } from 'node:os'
 import type { Exited } from './infrastructure.ts'
 
-const SIGNAL_BY_NUMBER = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]))
+/** Without the second names that two numbers have for old programs. */
+const SIGNAL_BY_NUMBER = new Map(
+  Object.entries(constants.signals)
+    .filter(([name]) => name !== 'SIGIOT' && name !== 'SIGPOLL')
+    .map(([name, number]) => [number, name]),
+)
 
 const SIGNAL_MEANINGS: Readonly<Record<string, string>> = {
   SIGKILL: 'often the kernel, when memory ran out, or a person or service manager that ended it by force',

@@ -67,10 +67,12 @@ function ask(record: ProcessRecord, members: readonly ProcessEntry[]): void {
 
 /** The group at once, for its members could fork faster than they can be told one by one; then those outside it. */
 function signalAll({ run }: ProcessRecord, members: readonly ProcessEntry[], signal: NodeJS.Signals): void {
-  const inGroup = members.filter(member => member.group === run.pid)
-  if (inGroup.length > 0 && readProcess(run.pid)?.start === run.start) send(-run.pid, signal)
-  else for (const member of inGroup) sendVerified(member, signal)
-  for (const member of members) if (member.group !== run.pid) sendVerified(member, signal)
+  const isGroupOurs = readProcess(run.pid)?.start === run.start && members.some(({ group }) => group === run.pid)
+  if (isGroupOurs) send(-run.pid, signal)
+  for (const member of members) {
+    // Read again: one that has left the group since the table was read has not heard the signal to the group.
+    if (!isGroupOurs || readProcess(member.pid)?.group !== run.pid) sendVerified(member, signal)
+  }
 }
 
 /** The supervisor has only to write the exit code now; killed by somebody, it is not waited for. */

@@ -1,0 +1,161 @@
+// Output: nothing is lost, doubled or torn, and the disk is not filled.
+
+import assert from 'node:assert/strict'
+import { existsSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'node:test'
+import * as fc from 'fast-check'
+import type { Exit } from '../../src/infrastructure/infrastructure.ts'
+import type { ProcessOptions } from '../../src/infrastructure/process.ts'
+import { LONGEST_LINE, splitLines } from '../../src/infrastructure/process-lines.ts'
+import { until } from '../support/until.ts'
+import { makeSpec, unstopped } from './contract.ts'
+import { leakMark, makeProcessSubject, type ProcessSubject } from './process-subject.ts'
+
+interface Told {
+  readonly exit: Exit
+  readonly lines: readonly string[]
+  readonly folder: string
+}
+
+async function tell(
+  subject: ProcessSubject,
+  script: string,
+  { settings = {}, ...options }: Partial<ProcessOptions> & { settings?: Record<string, unknown> } = {},
+): Promise<Told> {
+  const spec = makeSpec({ settings }, script, { env: leakMark })
+  await subject.prepare(spec.flowRunId)
+  const driver = subject.startAnew(options)
+  const handle = await driver.submit(spec, unstopped)
+  const lines: string[] = []
+  const exit = await driver.wait(handle, more => void lines.push(...more), unstopped)
+  return { exit, lines, folder: subject.folderOf(spec) }
+}
+
+test('a UTF-8 character that is written in two halves, seconds apart, arrives whole', async () => {
+  await using subject = await makeProcessSubject()
+  const { lines } = await tell(
+    subject,
+    "printf 'gr\\303'; sleep 1.5; printf '\\274n\\n\\360\\237'; sleep 1.5; printf '\\220\\264'",
+  )
+  assert.deepEqual(lines, ['grün', '🐴'])
+})
+
+test('a line of 1 MiB arrives in pieces and complete', async () => {
+  await using subject = await makeProcessSubject()
+  const { lines } = await tell(subject, `printf 'ä%.0s' $(seq 500000); echo; echo end`, { outputCapBytes: 10_000_000 })
+  assert.equal(lines.at(-1), 'end')
+  assert.equal(lines.slice(0, -1).join(''), 'ä'.repeat(500_000))
+  assert.ok(lines.every(line => Buffer.byteLength(line) <= LONGEST_LINE))
+})
+
+test('line ends are taken off, also those of Windows; empty lines stay', async () => {
+  await using subject = await makeProcessSubject()
+  const { lines } = await tell(subject, "printf 'one\\r\\n\\ntwo\\n'")
+  assert.deepEqual(lines, ['one', '', 'two'])
+})
+
+test('output is shipped while the run lives, to a sink that may be slow', async () => {
+  await using subject = await makeProcessSubject()
+  const spec = makeSpec(subject, 'echo early; sleep 3; echo late', { env: leakMark })
+  await subject.prepare(spec.flowRunId)
+  const handle = await subject.infrastructure.submit(spec, unstopped)
+  const lines: string[] = []
+  const started = performance.now()
+  const waiting = subject.infrastructure.wait(
+    handle,
+    async more => void (await Promise.resolve(lines.push(...more))),
+    unstopped,
+  )
+  await until(() => lines.includes('early'))
+  assert.ok(performance.now() - started < 2900)
+  await waiting
+  assert.deepEqual(lines, ['early', 'late'])
+})
+
+test('an error of the sink ends the wait and not the run', async () => {
+  await using subject = await makeProcessSubject()
+  const spec = makeSpec(subject, 'echo one; exit 4', { env: leakMark })
+  await subject.prepare(spec.flowRunId)
+  const handle = await subject.infrastructure.submit(spec, unstopped)
+  await assert.rejects(subject.infrastructure.wait(handle, refuse, unstopped), /no room/)
+  const lines: string[] = []
+  const exit = await subject.infrastructure.wait(handle, more => void lines.push(...more), unstopped)
+  assert.equal(exit.kind === 'exited' && exit.statusCode, 4)
+  assert.deepEqual(lines, ['one'])
+})
+
+function refuse(): never {
+  throw new Error('no room')
+}
+
+test('with stream_output false nothing is shipped, and the last lines are still told', async () => {
+  await using subject = await makeProcessSubject()
+  const { lines, exit } = await tell(subject, 'seq 100; exit 1', { settings: { stream_output: false } })
+  assert.deepEqual(lines, [])
+  assert.deepEqual(exit.outputTail.slice(-2), ['99', '100'])
+  assert.equal(exit.outputTail.length, 20)
+})
+
+/** Writes numbered lines until it is told to end, more than any cap below. */
+const TALK =
+  'i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo "line $i of a run that talks a lot"; [ $((i%6000)) = 0 ] && sleep 0.6; done; exit 3'
+
+test('at its cap the file is emptied, the stream says so, and no line of a run that keeps in step is lost', async () => {
+  await using subject = await makeProcessSubject()
+  const { lines, exit, folder } = await tell(subject, TALK, { outputCapBytes: 300_000 })
+  const notes = lines.filter(line => line.startsWith('[rigel]'))
+  assert.ok(notes.length > 0)
+  assert.match(notes[0] ?? '', /output file .* reached its cap of 300000 bytes and was emptied/)
+  const numbers = lines.filter(line => line.startsWith('line ')).map(line => Number(line.split(' ')[1]))
+  assert.deepEqual(
+    numbers,
+    numbers.toSorted((a, b) => a - b),
+  )
+  assert.equal(numbers.at(-1), 30_000)
+  assert.ok(statSync(join(folder, 'output')).size < 900_000)
+  assert.equal(exit.outputTail.length, 20)
+})
+
+test('output that is not streamed keeps to the cap as well, and the last lines survive it', async () => {
+  await using subject = await makeProcessSubject()
+  const { exit, folder } = await tell(subject, TALK, { outputCapBytes: 100_000, settings: { stream_output: false } })
+  assert.ok(existsSync(join(folder, 'earlier')))
+  assert.ok(statSync(join(folder, 'output')).size < 600_000)
+  assert.equal(exit.outputTail.at(-1), 'line 30000 of a run that talks a lot')
+  assert.equal(exit.outputTail.length, 20)
+})
+
+test('whatever is cut into lines, in whatever pieces it comes, is put together again', () => {
+  const text = fc
+    .array(fc.oneof(fc.constant('\n'), fc.string({ unit: 'binary', maxLength: 8 }), fc.constant('ü🐴')))
+    .map(parts => parts.join(''))
+  fc.assert(
+    fc.property(text, fc.array(fc.nat(12)), (written, steps) => {
+      const bytes = Buffer.from(written.replaceAll('\r', ''))
+      const lines: string[] = []
+      let position = 0
+      let end = 0
+      for (const step of steps) {
+        end = Math.min(bytes.length, end + step)
+        const cut = splitLines(bytes.subarray(position, end), false)
+        lines.push(...cut.lines)
+        position += cut.consumed
+      }
+      lines.push(...splitLines(bytes.subarray(position), true).lines)
+      const expected = bytes.toString().split('\n')
+      if (expected.at(-1) === '') expected.pop()
+      assert.deepEqual(lines, expected)
+    }),
+  )
+})
+
+test('a piece of a long line never ends within a character', () => {
+  for (let shift = 0; shift < 4; shift += 1) {
+    const bytes = Buffer.from('x'.repeat(shift) + '🐴'.repeat(LONGEST_LINE)).subarray(0, LONGEST_LINE)
+    const { lines, consumed } = splitLines(bytes, false)
+    assert.equal(lines.length, 1)
+    assert.ok(!lines[0]?.includes('\ufffd'))
+    assert.equal((consumed - shift) % 4, 0)
+  }
+})
