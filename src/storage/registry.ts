@@ -2,6 +2,8 @@
 // disk never loads an SDK.
 
 import type { StorageContext } from './context.ts'
+import { storageOf } from './fetch-source.ts'
+import type { Remote } from './source.ts'
 import { type Storage, StorageError } from './storage.ts'
 
 /** What is read of a block document: its type's slug and its fields, secrets included. */
@@ -10,23 +12,33 @@ export interface StorageBlock {
   readonly data: Readonly<Record<string, unknown>>
 }
 
-type OpenDriver = (data: StorageBlock['data'], context: StorageContext) => Storage | Promise<Storage>
+type OpenRemote = (data: StorageBlock['data'], context: StorageContext) => Remote | Promise<Remote>
 
-const drivers: Readonly<Record<string, () => Promise<OpenDriver>>> = {
-  'local-file-system': async () => (await import('./local-file-system.ts')).openLocalFileSystem,
+/** By slug. `local-file-system` is no remote: asking whether a local folder has changed costs as much as copying it. */
+const drivers: Readonly<Record<string, () => Promise<OpenRemote>>> = {
+  s3: async () => (await import('./s3.ts')).openS3,
+  's3-bucket': async () => (await import('./s3-bucket.ts')).openS3Bucket,
 }
 
 /** The block types that code can be fetched from. */
-export const storageTypes: readonly string[] = Object.keys(drivers)
+export const storageTypes: readonly string[] = ['local-file-system', ...Object.keys(drivers)]
 
 /** Throws a StorageError that names the type when there is no driver for it, or the field when the block is unsound. */
 export async function openStorage(block: StorageBlock, context: StorageContext): Promise<Storage> {
-  const load = Object.hasOwn(drivers, block.slug) ? drivers[block.slug] : undefined
+  if (block.slug === 'local-file-system') {
+    const { openLocalFileSystem } = await import('./local-file-system.ts')
+    return openLocalFileSystem(block.data, context)
+  }
+  return storageOf(await openRemote(block, context), context)
+}
+
+export async function openRemote({ slug, data }: StorageBlock, context: StorageContext): Promise<Remote> {
+  const load = Object.hasOwn(drivers, slug) ? drivers[slug] : undefined
   if (!load) {
     throw new StorageError(
-      `Flow code cannot be fetched from a storage block of type "${block.slug}": no driver for it (known: ${storageTypes.join(', ')})`,
+      `Flow code cannot be fetched from a storage block of type "${slug}": there is no driver for it (there are: ${storageTypes.join(', ')})`,
     )
   }
   const open = await load()
-  return open(block.data, context)
+  return open(data, context)
 }

@@ -1,0 +1,73 @@
+// With which keys, in which region and at which address a bucket is reached. What the block does not say comes from Amazon's
+// own SDK and its credential chain: environment, profiles, SSO, web identity, container and instance roles.
+
+import { errorCode } from '../errors.ts'
+import type { StorageContext } from './context.ts'
+import type { S3Settings } from './s3-settings.ts'
+import type { S3Keys } from './s3-signature.ts'
+import { StorageError } from './storage.ts'
+
+export interface S3Access {
+  /** Asked before each request, for those of the chain expire; undefined: requests are not signed. */
+  readonly keys: () => Promise<S3Keys | undefined>
+  readonly region: string
+  /** Scheme and host without bucket. */
+  readonly endpoint: URL
+  readonly pathStyle: boolean
+}
+
+const defaultRegion = 'us-east-1'
+
+/** For people: the kind of credentials. */
+export function credentialsKind(settings: S3Settings): string {
+  const role = settings.assumeRole ? `, role ${settings.assumeRole}` : ''
+  if (settings.anonymous) return 'anonymous'
+  if (settings.accessKeyId) return `access key${settings.sessionToken ? ' and session token' : ''} of the block${role}`
+  if (settings.profile) return `profile "${settings.profile}" of ~/.aws${role}`
+  return `credentials of this machine: environment, ~/.aws or role${role}`
+}
+
+export async function openAccess(settings: S3Settings, { environment }: StorageContext): Promise<S3Access> {
+  const { accessKeyId, secretAccessKey, sessionToken } = settings
+  if (Boolean(accessKeyId) !== Boolean(secretAccessKey)) {
+    throw new StorageError(`Of the access key only ${accessKeyId ? 'the id' : 'the secret'} is given`)
+  }
+  const endpoint = settings.endpoint ?? environment.AWS_ENDPOINT_URL_S3 ?? environment.AWS_ENDPOINT_URL
+  const knownRegion =
+    settings.region ?? (settings.profile ? undefined : (environment.AWS_REGION ?? environment.AWS_DEFAULT_REGION))
+  const fixed: S3Keys | undefined =
+    accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken } : undefined
+  const needsSdk = (!fixed && !settings.anonymous) || (!knownRegion && !endpoint)
+  const sdk = needsSdk ? await openSdk(settings) : undefined
+  const region = knownRegion ?? (await sdk?.region()) ?? defaultRegion
+  return {
+    keys: async () => (settings.anonymous ? undefined : (fixed ?? (await sdk?.keys()))),
+    region,
+    endpoint: parseEndpoint(endpoint || `https://s3.${region}.amazonaws.com${region.startsWith('cn-') ? '.cn' : ''}`),
+    pathStyle: settings.pathStyle ?? (Boolean(endpoint) || settings.bucket.includes('.')),
+  }
+}
+
+function parseEndpoint(endpoint: string): URL {
+  const url = URL.parse(/^https?:\/\//.test(endpoint) ? endpoint : `https://${endpoint}`)
+  if (!url) throw new StorageError('The endpoint is not a URL')
+  return url
+}
+
+/** 33 MB: only where the block leaves something open. */
+async function openSdk({ profile, region }: S3Settings) {
+  const { S3Client } = await import('@aws-sdk/client-s3')
+  const client = new S3Client({ ...(profile ? { profile } : {}), ...(region ? { region } : {}) })
+  return {
+    region: () => Promise.resolve(client.config.region()).catch(() => undefined),
+    keys: async (): Promise<S3Keys> => {
+      try {
+        return await client.config.credentials()
+      } catch (error) {
+        throw new StorageError(`No credentials were found${errorCode(error) ? ` (${errorCode(error)})` : ''}`, {
+          cause: error,
+        })
+      }
+    },
+  }
+}
