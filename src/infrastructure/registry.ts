@@ -23,6 +23,11 @@ const loaders: Readonly<Record<string, Loader>> = {
     const { createProcessInfrastructure } = await import('./process.ts')
     return createProcessInfrastructure({ ...context, logger: context.logger.child({ infrastructure: 'process' }) })
   },
+  'docker-container': async ({ runsDirectory, logger, environment }) => {
+    const { createDockerInfrastructure } = await import('./docker.ts')
+    const child = logger.child({ infrastructure: 'docker-container' })
+    return createDockerInfrastructure({ runsDirectory, logger: child, environment })
+  },
 }
 
 /** Kept per context, so that two agents in one program (tests, `rigel dev`) do not share. */
