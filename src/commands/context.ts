@@ -40,12 +40,17 @@ export class Interrupted extends Error {
   }
 }
 
+/** Lines for people: at a terminal, or where the settings say so. */
+export function isPretty(config: Config, stdout: Output): boolean {
+  const { format } = config.logging
+  return format === 'pretty' || (format === 'auto' && stdout.isTTY === true)
+}
+
 /** The logger of a daemon: on stdout, in the form and from the level that the settings say. */
 export function createDaemonLogger({ config, stdout }: Context): Logger {
-  const { level, format } = config.logging
   return createLogger({
-    level,
-    pretty: format === 'pretty' || (format === 'auto' && stdout.isTTY === true),
+    level: config.logging.level,
+    pretty: isPretty(config, stdout),
     destination: { write: line => void stdout.write(line) },
   })
 }

@@ -10,6 +10,7 @@ import { findNearest } from '../config/nearest.ts'
 import { UserError } from '../errors.ts'
 import type { NewDeployment } from '../prefect/requests.ts'
 import { readSchedules } from './deployment-schedules.ts'
+import { table } from './options.ts'
 
 /** A block that the deployment uses: one that exists, or data for one of its own. */
 export type BlockPlan =
@@ -25,7 +26,6 @@ export interface DeploymentPlan {
   readonly infrastructure: BlockPlan | undefined
 }
 
-const table = v.record(v.string(), v.unknown())
 const text = v.nullish(v.pipe(v.union([v.string(), v.number()]), v.transform(String)))
 const block = v.nullish(v.union([v.string(), table]))
 

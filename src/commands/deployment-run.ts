@@ -9,7 +9,7 @@ import type { Context } from './context.ts'
 import { findDeployment } from './deployment.ts'
 import { writeLogs } from './flow-run-logs.ts'
 import { watchRun } from './flow-run-watch.ts'
-import { type Call, firstArgument, isGiven, readOptions, text, texts } from './options.ts'
+import { type Call, firstArgument, isGiven, readOptions, table, text, texts } from './options.ts'
 import { printJson } from './output.ts'
 
 const RunOptions = v.object({
@@ -74,7 +74,7 @@ async function buildRun({ param, params, name, tag }: RunOptions): Promise<NewFl
 async function readParameters(given: string | undefined): Promise<Record<string, unknown>> {
   if (given === undefined) return {}
   const json = given === '-' ? await readAll(process.stdin) : given
-  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.unknown())), json)
+  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), table), json)
   if (result.success) return result.output
   throw new ConfigError('Could not use --params: expected a JSON object.')
 }

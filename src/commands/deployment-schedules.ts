@@ -2,6 +2,7 @@
 
 import * as v from 'valibot'
 import { UserError } from '../errors.ts'
+import { table } from './options.ts'
 
 interface Given {
   readonly schedule?: unknown
@@ -26,7 +27,6 @@ const Timing = v.union([
   }),
   v.strictObject({ rrule: v.string(), ...timing }),
 ])
-const table = v.record(v.string(), v.unknown())
 
 /**
  * Reads `schedule` (one, Prefect 2's) and `schedules` (many). Each is a table with `cron`, `interval` (seconds) or `rrule`, alone or

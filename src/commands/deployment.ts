@@ -31,7 +31,7 @@ export async function applyDeployments(context: Context, { args }: Call): Promis
   }
 }
 
-async function readPlans(file: string): Promise<DeploymentPlan[]> {
+export async function readPlans(file: string): Promise<DeploymentPlan[]> {
   let content: string
   try {
     content = await readFile(file, 'utf8')

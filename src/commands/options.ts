@@ -2,6 +2,7 @@
 
 import * as v from 'valibot'
 import { ConfigError } from '../config/config-error.ts'
+import { isTable } from '../config/settings-file.ts'
 
 /** Options as they were typed, by camelCase name: a text, several texts, or true for a switch. */
 export type Options = Readonly<Record<string, unknown>>
@@ -30,6 +31,8 @@ export const wholeNumber = (least: number) =>
 
 export const texts = v.optional(v.array(v.string()), [])
 export const text = v.optional(v.string())
+/** A JSON object or YAML table. valibot's own record takes lists too, and drops keys such as `constructor`. */
+export const table = v.custom<Record<string, unknown>>(isTable, 'must be a table of fields')
 export const isGiven = v.optional(v.boolean(), false)
 
 /** The one argument that the command line demands; it is there, or the command would not have been called. */

@@ -9,8 +9,7 @@ export async function runServer(context: Context): Promise<void> {
   const { databasePath, host, port } = context.config.server
   const logger = createDaemonLogger(context)
   const { stopping } = context.signals
-  await using server = await startServer({ databasePath, host, port, logger }, stopping)
-  logger.info({ api: server.apiUrl, database: databasePath }, 'server is ready')
+  await using _server = await startServer({ databasePath, host, port, logger }, stopping)
   await waitForAbort(stopping)
   logger.info('server is stopping')
 }

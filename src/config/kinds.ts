@@ -117,7 +117,10 @@ export const allOrNames: Kind<'all' | readonly string[]> = fromSchema(
   ),
 )
 
-const headerTable = v.record(nonEmpty, v.string())
+const headerTable = v.pipe(
+  v.record(nonEmpty, v.string()),
+  v.check(value => !Array.isArray(value)),
+)
 
 /** HTTP headers: a JSON object in a text (Prefect's way), or a TOML table. */
 export const headers: Kind<Readonly<Record<string, string>>> = fromSchema(

@@ -1,0 +1,91 @@
+// From the configuration to what an agent is given.
+
+import { availableParallelism } from 'node:os'
+import type { AgentOptions } from '../agent/agent.ts'
+import type { Config } from '../config/config.ts'
+import { loadInfrastructure } from '../infrastructure/registry.ts'
+import type { Logger } from '../logger.ts'
+import type { PrefectClient } from '../prefect/client.ts'
+import { type Context, isPretty } from './context.ts'
+
+export interface AgentStart {
+  readonly queues: readonly string[]
+  readonly prefixes: readonly string[]
+  readonly runOnce: boolean
+  /** False: refuse to start while another agent holds the state folder. */
+  readonly waitForLock: boolean
+}
+
+/** Runs at once for each core when no limit is given: flows wait more than they compute. */
+const runsPerCore = 4
+/** The Prefect whose agent we stand in for; goes into labels only. */
+const prefectVersion = '2.20.25'
+
+export function buildAgentOptions(
+  { config, stdout }: Context,
+  start: AgentStart,
+  client: PrefectClient,
+  logger: Logger,
+): Omit<AgentOptions, 'onStop'> {
+  const { agent, paths, process, storage } = config
+  return {
+    client,
+    logger,
+    stateDirectory: paths.stateDir,
+    name: agent.name,
+    poll: { names: start.queues, prefixes: start.prefixes, prefetchSeconds: agent.prefetchSeconds },
+    settings: {
+      limit: agent.limit ?? runsPerCore * availableParallelism(),
+      queryIntervalSeconds: agent.queryIntervalSeconds,
+      cancelGraceSeconds: agent.cancelGraceSeconds,
+      lingerSeconds: agent.lingerSeconds,
+      stoppedRuns: agent.stoppedRuns,
+      launch: {
+        baseEnvironment: config.prefectEnvironment,
+        python: { setting: process.python, virtualEnv: config.environment.VIRTUAL_ENV },
+        enhancedCancellation: !isFalse(config.prefectEnvironment.PREFECT_EXPERIMENTAL_ENABLE_ENHANCED_CANCELLATION),
+        prefectVersion,
+      },
+    },
+    storage: {
+      environment: config.environment,
+      home: config.environment.HOME ?? '/',
+      limits: { maxBytes: storage.maxBytes, maxFiles: storage.maxFiles, maxSeconds: storage.timeoutSeconds },
+      cacheDir: paths.cacheDir,
+      logger,
+    },
+    output: {
+      print: isPretty(config, stdout) ? line => void stdout.write(`${line}\n`) : undefined,
+      toApi: config.logging.toApiEnabled,
+    },
+    loadInfrastructure: openInfrastructure(config, logger),
+    runOnce: start.runOnce,
+    waitForLock: start.waitForLock,
+    drainSeconds: agent.drainSeconds,
+  }
+}
+
+/** The interpreter that runs flows when neither block nor deployment names one. */
+export function defaultPython({ process, environment }: Config): string {
+  if (process.python) return process.python
+  return environment.VIRTUAL_ENV ? `${environment.VIRTUAL_ENV}/bin/python` : 'python3'
+}
+
+function openInfrastructure(config: Config, logger: Logger): AgentOptions['loadInfrastructure'] {
+  let context: Parameters<typeof loadInfrastructure>[1] | undefined
+  return (type, runsDirectory) => {
+    context ??= {
+      runsDirectory,
+      logger,
+      outputCapBytes: config.process.outputCapBytes,
+      environment: config.inheritedEnvironment,
+      inheritEnv: 'all',
+    }
+    return loadInfrastructure(type, context)
+  }
+}
+
+/** As Prefect reads a boolean (pydantic's spellings). */
+function isFalse(value: string | undefined): boolean {
+  return ['0', 'false', 'f', 'no', 'n', 'off'].includes(value?.toLowerCase() ?? '')
+}
