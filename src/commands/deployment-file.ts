@@ -33,7 +33,7 @@ const entries = {
   // Names as Prefect 2 writes them, and the short ones that mean the same.
   flow_name: text,
   flow: text,
-  name: v.pipe(v.union([v.string(), v.number()], 'is missing'), v.transform(String)),
+  name: text,
   work_queue_name: text,
   queue: text,
   work_pool_name: text,
@@ -95,6 +95,7 @@ function readPlan(value: unknown, where: string, folder: string): DeploymentPlan
   const entry = result.output
   const flow = entry.flow_name ?? entry.flow
   if (!flow) throw new UserError(`Could not use ${where}: field "flow" is missing.`)
+  if (!entry.name) throw new UserError(`Could not use ${where}: field "name" is missing.`)
   if (!entry.entrypoint && !readOwnCommand(entry)) {
     throw new UserError(`Could not use ${where}: field "entrypoint" is missing.`, {
       hint: 'It is `flow.py:function`, or the command to run.',
@@ -106,7 +107,7 @@ function readPlan(value: unknown, where: string, folder: string): DeploymentPlan
     flow,
     storage,
     infrastructure,
-    body: buildBody(entry, readPath(entry, storage, infrastructure, folder), where),
+    body: buildBody(entry.name, entry, readPath(entry, storage, infrastructure, folder), where),
   }
 }
 
@@ -140,11 +141,11 @@ function readPath(
   return entry.path ?? null
 }
 
-function buildBody(entry: Entry, path: string | null, where: string): DeploymentPlan['body'] {
+function buildBody(name: string, entry: Entry, path: string | null, where: string): DeploymentPlan['body'] {
   const paused = entry.paused ?? (entry.is_schedule_active === false ? true : undefined)
   const schema = entry.parameter_openapi_schema
   return {
-    name: entry.name,
+    name,
     entrypoint: entry.entrypoint ?? null,
     path,
     description: entry.description ?? null,
