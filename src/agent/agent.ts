@@ -168,6 +168,11 @@ export class Agent {
     }
   }
 
+  /** The loops turn: for a watchdog, which is not to end an agent only because the API or the host is sick. */
+  get isAlive(): boolean {
+    return this.ailments.poll === undefined
+  }
+
   get counts(): { readonly held: number; readonly unreported: number; readonly limit: number } {
     return { held: this.#slots.held, unreported: this.#slots.unreported, limit: this.#options.settings.limit }
   }

@@ -22,19 +22,25 @@ export class AssignmentError extends Error {
   }
 }
 
-/** Reads that the runs of one poll answer share; a read that fails is not kept. */
-export class SharedReads {
-  readonly #reads = new Map<string, Promise<unknown>>()
+/** Reads that are made once, by id; one that fails is not kept. */
+class Once<T> {
+  readonly #reads = new Map<string, Promise<T>>()
 
-  once<T>(key: string, read: () => Promise<T>): Promise<T> {
-    // The cast is safe as long as a key names what is read: each caller below has its own kind of key.
-    const known = this.#reads.get(key) as Promise<T> | undefined
+  read(id: string, read: () => Promise<T>): Promise<T> {
+    const known = this.#reads.get(id)
     if (known) return known
     const fresh = read()
-    this.#reads.set(key, fresh)
-    fresh.catch(() => this.#reads.delete(key))
+    this.#reads.set(id, fresh)
+    fresh.catch(() => this.#reads.delete(id))
     return fresh
   }
+}
+
+/** What the runs of one poll answer share. */
+export class SharedReads {
+  readonly deployments = new Once<Deployment | undefined>()
+  readonly flows = new Once<Flow | undefined>()
+  readonly blocks = new Once<BlockDocument | undefined>()
 }
 
 /** Throws AssignmentError when the run cannot be started by anybody, ApiError when the server could not be asked. */
@@ -46,9 +52,7 @@ export async function readAssignment(
 ): Promise<Assignment> {
   const { deployment_id } = run
   if (deployment_id === null) throw new AssignmentError('The flow run has no deployment, so nobody knows what to run.')
-  const deployment = await shared.once(`deployment ${deployment_id}`, () =>
-    client.readDeployment(deployment_id, signal),
-  )
+  const deployment = await shared.deployments.read(deployment_id, () => client.readDeployment(deployment_id, signal))
   if (!deployment) throw new AssignmentError('The deployment of this flow run has been deleted.')
   const [infrastructure, storage] = await Promise.all([
     readBlock(client, 'infrastructure', deployment.infrastructure_document_id, shared, signal),
@@ -57,7 +61,7 @@ export async function readAssignment(
   const isProcess = !infrastructure || infrastructure.block_type?.slug === 'process'
   const flow = isProcess
     ? undefined
-    : await shared.once(`flow ${deployment.flow_id}`, () => client.readFlow(deployment.flow_id, signal))
+    : await shared.flows.read(deployment.flow_id, () => client.readFlow(deployment.flow_id, signal))
   return { deployment, flow, infrastructure, storage }
 }
 
@@ -69,7 +73,7 @@ async function readBlock(
   signal: AbortSignal,
 ): Promise<BlockDocument | undefined> {
   if (id === null) return undefined
-  const block = await shared.once(`block ${id}`, () => client.readBlockDocument(id, signal))
+  const block = await shared.blocks.read(id, () => client.readBlockDocument(id, signal))
   if (!block) throw new AssignmentError(`The ${purpose} block of the deployment (${id}) has been deleted.`)
   return block
 }

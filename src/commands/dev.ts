@@ -24,17 +24,14 @@ const lookEveryMs = 300
 
 /** Resolves to the exit code: with --once 0 when every run has Completed, else 1. */
 export async function runDev(context: Context, { args, options }: Call): Promise<number> {
-  const logger = createDaemonLogger(context)
+  const people = withSettings(context, preferences(context))
+  const logger = createDaemonLogger(people)
   const { stopping, kill } = context.signals
-  const plans = await choosePlans(context, await readAll(args), stopping)
+  const plans = await choosePlans(people, await readAll(args), stopping)
   const serverEnd = new AbortController()
-  await using server = await openServer(context, logger, serverEnd.signal)
-  const config = readConfig({
-    ...context.configInput,
-    flags: { ...context.configInput.flags, 'api.url': server.apiUrl },
-  })
-  const local: Context = { ...context, config }
-  await using client = await connect(config, logger)
+  await using server = await openServer(people, logger, serverEnd.signal)
+  const local = withSettings(people, { 'api.url': server.apiUrl })
+  await using client = await connect(local.config, logger)
   const applied = await applyPlans(client, plans, stopping)
   const queues = [...new Set([...readTexts(options.workQueue), ...applied.map(queueOf)])]
   const isOnce = readSwitch(options.once)
@@ -58,6 +55,19 @@ export async function runDev(context: Context, { args, options }: Call): Promise
   return isOnce ? exitCode : 0
 }
 
+/** What suits a trial better than a service, unless somebody has said otherwise. */
+function preferences({ config }: Context): Record<string, string> {
+  return {
+    ...(config.logging.format === 'auto' ? { 'logging.format': 'pretty' } : {}),
+    ...(config.agent.onStop === 'auto' ? { 'agent.on_stop': 'kill' } : {}),
+  }
+}
+
+function withSettings(context: Context, flags: Readonly<Record<string, string>>): Context {
+  const configInput = { ...context.configInput, flags: { ...context.configInput.flags, ...flags } }
+  return { ...context, configInput, config: readConfig(configInput) }
+}
+
 async function readAll(files: readonly string[]): Promise<DeploymentPlan[]> {
   const plans: DeploymentPlan[] = []
   for (const file of files) plans.push(...(await readPlans(file)))
@@ -70,7 +80,6 @@ async function choosePlans(
   plans: readonly DeploymentPlan[],
   signal: AbortSignal,
 ): Promise<readonly DeploymentPlan[]> {
-  const isPython = (plan: DeploymentPlan) => /\.py:/.test(plan.body.entrypoint ?? '')
   if (!plans.some(isPython)) return plans
   const python = defaultPython(config)
   const facts = await readPythonFacts(python, config.inheritedEnvironment, signal)
@@ -80,6 +89,10 @@ async function choosePlans(
     `Leaving out the Python flows, for ${what}. To run them: python3 -m venv prefect && prefect/bin/pip install 'prefect==2.20.25' 'anyio<4.14', then set RIGEL_PYTHON=$PWD/prefect/bin/python.\n`,
   )
   return plans.filter(plan => !isPython(plan))
+}
+
+function isPython(plan: DeploymentPlan): boolean {
+  return /\.py:/.test(plan.body.entrypoint ?? '')
 }
 
 /** On the configured port, or on a free one when somebody has that and nobody asked for it by name. */
