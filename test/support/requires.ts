@@ -8,6 +8,7 @@ import { accessSync, appendFileSync, constants } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
+import { missingStorage } from './storage-servers.ts'
 
 /** Gives undefined where the requirement is met, else what is missing, as the end of "needs ...". */
 type Probe = () => string | undefined
@@ -20,7 +21,18 @@ const PROBES = {
   docker: () => missingSetting('RIGEL_TEST_DOCKER_HOST', 'a Docker engine for tests'),
   kubernetes: () => missingSetting('RIGEL_TEST_KUBECONFIG', 'a Kubernetes cluster for tests'),
   systemd: () => missingPrograms('systemd-notify', 'systemd-analyze', 'python3'),
-  s3: () => missingSetting('RIGEL_TEST_S3', 'an S3 server for tests'),
+  s3: () => missingStorage('s3'),
+  s3any: () => missingStorage('s3any'),
+  azure: () => missingStorage('azure'),
+  gcs: () => missingStorage('gcs'),
+  smb: () => missingStorage('smb'),
+  sftp: () => missingStorage('sftp'),
+  ftp: () => missingStorage('ftp'),
+  ftps: () => missingStorage('ftps'),
+  webdav: () => missingStorage('webdav'),
+  webhdfs: () => missingStorage('webhdfs'),
+  http: () => missingStorage('http'),
+  git: () => missingStorage('git'),
 } as const satisfies Record<string, Probe>
 
 export type Requirement = keyof typeof PROBES
