@@ -154,6 +154,7 @@ function malformed(answer: HttpAnswer, asked: Asked, reason: string): ApiError {
 /** Path and expectation; valibot's own message would quote the value, which may be a secret. */
 function describeIssue(issue: v.BaseIssue<unknown>): string {
   const path = v.getDotPath(issue) ?? ''
+  if (path !== '' && issue.input === undefined) return `${path}: is missing`
   const expected =
     issue.kind === 'schema' ? (issue.expected ?? issue.type) : `a valid ${issue.type === 'regex' ? 'form' : issue.type}`
   return `${path === '' ? 'the body' : path}: expected ${expected}, got ${kindOf(issue.input)}`

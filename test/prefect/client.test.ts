@@ -4,11 +4,10 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import test from 'node:test'
 import type { PrefectClient } from '../../src/prefect/client.ts'
-import { ApiError } from '../../src/prefect/errors.ts'
 import { buildPending, buildScheduled, buildState, isTerminal } from '../../src/prefect/states.ts'
 import { startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
-import { makeClient, makeRun, never } from './support.ts'
+import { failure, makeClient, makeRun, never } from './support.ts'
 
 const versions = { prefect2: '2.20.25', prefect3: '3.9.1' } as const
 
@@ -39,7 +38,7 @@ for (const which of ['prefect2', 'prefect3'] as const) {
     await t.test('a refused body is reported by place, and never echoed', async () => {
       const { run } = await makeRun(client, 'echo')
       const state = { ...buildState('CRASHED', { message: 'hunter2' }), secret_key: 'hunter2' }
-      const error = await client.setFlowRunState(run.id, state, {}, never).catch(caught)
+      const error = await failure(client.setFlowRunState(run.id, state, {}, never))
       assert.equal(error.status, 422)
       assert.match(error.message, /secret_key/)
       assert.doesNotMatch(error.message, /hunter2/)
@@ -51,11 +50,6 @@ for (const which of ['prefect2', 'prefect3'] as const) {
       [],
     )
   })
-}
-
-function caught(error: unknown): ApiError {
-  assert.ok(error instanceof ApiError, String(error))
-  return error
 }
 
 async function useQueues(client: PrefectClient): Promise<void> {
@@ -71,8 +65,7 @@ async function useQueues(client: PrefectClient): Promise<void> {
     listed.map(({ id }) => id),
     [queue.id],
   )
-  const error = await client.createWorkQueue({ name }, never).catch(caught)
-  assert.ok(error instanceof ApiError)
+  const error = await failure(client.createWorkQueue({ name }, never))
   assert.deepEqual([error.status, error.isFinal], [409, true])
 }
 
@@ -227,7 +220,7 @@ async function missEverything(client: PrefectClient): Promise<void> {
     () => client.createFlowRunFromDeployment(id, {}, never),
   ]
   for (const write of writes) {
-    const error = await write().then(() => assert.fail('taken'), caught)
+    const error = await failure(write())
     assert.deepEqual([error.status, error.isNotFound, error.isFinal, error.mayHaveHappened], [404, true, true, false])
   }
 }

@@ -1,7 +1,9 @@
 // What the tests of the API client share: a client that repeats quickly and whose log can be read, and a run to work on.
 
+import assert from 'node:assert/strict'
 import { createLogger } from '../../src/logger.ts'
 import { PrefectClient } from '../../src/prefect/client.ts'
+import { ApiError } from '../../src/prefect/errors.ts'
 import type { ClientOptions } from '../../src/prefect/options.ts'
 import type { FlowRun, WorkQueue } from '../../src/prefect/types.ts'
 
@@ -30,4 +32,14 @@ export async function makeRun(client: PrefectClient, name: string): Promise<{ ru
     never,
   )
   return { run: await client.createFlowRunFromDeployment(deployment.id, {}, never), queue }
+}
+
+/** What a call that must fail failed with. */
+export async function failure(call: Promise<unknown>): Promise<ApiError> {
+  const error = await call.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  )
+  assert.ok(error instanceof ApiError, `expected an ApiError, got ${String(error)}`)
+  return error
 }

@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 
 /**
  * delay        waits, then goes on as usual
+ * hold         waits for a promise, then goes on as usual
  * cut          closes the connection without asking the server
  * drop-answer  lets the server do it, then closes the connection without a word
  * half-answer  lets the server do it, and closes in the middle of its answer
@@ -21,6 +22,7 @@ import { setTimeout as delay } from 'node:timers/promises'
  */
 export type Fault =
   | { readonly kind: 'delay'; readonly ms: number }
+  | { readonly kind: 'hold'; readonly until: Promise<unknown> }
   | { readonly kind: 'cut' | 'drop-answer' | 'half-answer' | 'hang' }
   | ({ readonly kind: 'answer' | 'replace' } & Answer)
   | { readonly kind: 'raw'; readonly bytes: string }
@@ -49,6 +51,8 @@ export interface SeenRequest {
   readonly path: string
   readonly headers: IncomingMessage['headers']
   readonly body: string
+  /** The same for all requests of one connection. */
+  readonly connection: string
 }
 
 export interface ChaosProxy extends AsyncDisposable {
@@ -144,6 +148,9 @@ async function serve(
     case 'delay':
       await delay(fault.ms, undefined, { ref: false })
       return send(outgoing, await forward(seen))
+    case 'hold':
+      await fault.until
+      return send(outgoing, await forward(seen))
     case 'cut':
       outgoing.destroy()
       return
@@ -182,9 +189,17 @@ function toText(body: unknown): string {
 
 async function readRequest(incoming: IncomingMessage, base: string): Promise<SeenRequest> {
   const { method = 'GET', url: path = '/', headers } = incoming
+  const connection = String(incoming.socket.remotePort)
   const [pathname = ''] = path.split('?')
   const below = pathname.startsWith(`${base}/`) ? pathname.slice(base.length) : pathname
-  return { route: `${method} ${below.replace(UUID, '{id}')}`, method, path, headers, body: await text(incoming) }
+  return {
+    route: `${method} ${below.replace(UUID, '{id}')}`,
+    method,
+    path,
+    headers,
+    body: await text(incoming),
+    connection,
+  }
 }
 
 function forward(target: URL, agent: Agent, { method, path, headers, body }: SeenRequest): Promise<Required<Answer>> {
