@@ -25,6 +25,9 @@ import type { SchedulerBell } from './services.ts'
 /** Engines send logs in batches of 3 MB; results are kept elsewhere. */
 const MAX_BODY_BYTES = 16 * 1024 * 1024
 
+/** What a client of any version may ask. */
+const UNVERSIONED: ReadonlySet<string> = new Set(['/api/health', '/api/ready', '/api/version'])
+
 export interface AppOptions {
   readonly database: Database
   readonly bell: SchedulerBell
@@ -39,7 +42,7 @@ export function buildApp({ database, bell, logger, allowedHosts }: AppOptions): 
 
   app.use(async (context, next) => {
     if (allowedHosts) refuseForeign(allowedHosts, context.req.header('host'), context.req.header('origin'))
-    refuseOldVersion(context.req.header('x-prefect-api-version'))
+    if (!UNVERSIONED.has(context.req.path)) refuseOldVersion(context.req.header('x-prefect-api-version'))
     await next()
   })
   app.use(

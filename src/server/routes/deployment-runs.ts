@@ -16,7 +16,7 @@ import {
   page,
   readBody,
   readId,
-  tags,
+  texts,
   time,
   uuid,
 } from '../requests.ts'
@@ -36,7 +36,7 @@ const RunCreate = v.strictObject({
   context: v.nullish(anyObject, {}),
   infrastructure_document_id: optionalUuid,
   empirical_policy: FlowRunPolicySchema,
-  tags: v.nullish(tags, []),
+  tags: v.nullish(texts, []),
   idempotency_key: optionalText,
   parent_task_run_id: optionalUuid,
   work_queue_name: optionalText,

@@ -15,7 +15,7 @@ import {
 import * as grammars from '../filter-grammars.ts'
 import { where } from '../filters.ts'
 import { refuse } from '../refusal.ts'
-import { anyObject, count, page, plainName, readBody, readId, sortBy, tags, uuid } from '../requests.ts'
+import { anyObject, count, page, plainName, readBody, readId, sortBy, texts, uuid } from '../requests.ts'
 import { Schedule } from '../schedules.ts'
 import type { SchedulerBell } from '../services.ts'
 import { now } from '../time.ts'
@@ -39,7 +39,7 @@ const changeable = {
   paused: v.optional(v.boolean()),
   schedules: v.optional(v.nullable(v.array(ScheduleCreate))),
   parameters: v.optional(v.nullable(anyObject)),
-  tags: v.optional(tags),
+  tags: v.optional(texts),
   work_queue_name: nullableText,
   work_pool_name: nullableText,
   path: nullableText,
@@ -73,6 +73,24 @@ const DeploymentList = v.object({
   sort: sortBy(SORTS, 'NAME_ASC'),
 })
 
+const DEFAULTS: Row = {
+  version: null,
+  description: null,
+  paused: false,
+  infra_overrides: {},
+  parameters: {},
+  tags: [],
+  work_queue_name: null,
+  parameter_openapi_schema: null,
+  path: null,
+  pull_steps: null,
+  entrypoint: null,
+  manifest_path: null,
+  storage_document_id: null,
+  infrastructure_document_id: null,
+  enforce_parameter_schema: false,
+}
+
 export function deploymentRoutes(database: Database, bell: SchedulerBell): Hono {
   const routes = new Hono()
 
@@ -82,7 +100,9 @@ export function deploymentRoutes(database: Database, bell: SchedulerBell): Hono 
       refuseUnknown(database, body)
       const { name, flow_id, parameter_openapi_schema, pull_steps, ...changes } = body
       const queueId = resolveQueue(database, body.work_pool_name ?? null, body.work_queue_name ?? null)
+      // Saving anew is not changing: what is left out falls back to its default.
       const saved = saveDeployment(database, {
+        ...DEFAULTS,
         ...columnsOf(changes),
         ...defined({ parameter_openapi_schema, pull_steps, work_queue_id: queueId }),
         name,

@@ -8,7 +8,7 @@ import { where } from '../filters.ts'
 import { findFlowRun, flowRunBody, readFlowRuns, SELECT_FLOW_RUN } from '../flow-runs.ts'
 import { FlowRunPolicySchema } from '../policies.ts'
 import { refuse } from '../refusal.ts'
-import { anyObject, optionalText, optionalUuid, page, readBody, readId, sortBy, tags, uuid } from '../requests.ts'
+import { anyObject, optionalText, optionalUuid, page, readBody, readId, sortBy, texts, uuid } from '../requests.ts'
 import { createFlowRun, type Outcome, setFlowRunState } from '../run-states.ts'
 import { buildProposal, StateCreate } from '../states.ts'
 import { now } from '../time.ts'
@@ -23,7 +23,7 @@ const FlowRunCreate = v.strictObject({
   parent_task_run_id: optionalUuid,
   infrastructure_document_id: optionalUuid,
   empirical_policy: FlowRunPolicySchema,
-  tags: v.nullish(tags, []),
+  tags: v.nullish(texts, []),
   idempotency_key: optionalText,
   deployment_id: optionalUuid,
 })
@@ -33,7 +33,7 @@ const FlowRunUpdate = v.strictObject({
   flow_version: v.optional(v.nullable(v.string())),
   parameters: v.optional(anyObject),
   empirical_policy: v.optional(FlowRunPolicySchema),
-  tags: v.optional(tags),
+  tags: v.optional(texts),
   infrastructure_pid: v.optional(v.nullable(v.string())),
   job_variables: v.optional(v.nullable(anyObject)),
 })

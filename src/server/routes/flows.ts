@@ -7,10 +7,10 @@ import type { Database } from '../database.ts'
 import * as grammars from '../filter-grammars.ts'
 import { where } from '../filters.ts'
 import { refuse } from '../refusal.ts'
-import { page, plainName, readBody, readId, sortBy, tags } from '../requests.ts'
+import { page, plainName, readBody, readId, sortBy, texts } from '../requests.ts'
 import { now } from '../time.ts'
 
-const FlowCreate = v.strictObject({ name: plainName, tags: v.nullish(tags, []) })
+const FlowCreate = v.strictObject({ name: plainName, tags: v.nullish(texts, []) })
 const SORTS = {
   CREATED_DESC: 'flow.created DESC',
   UPDATED_DESC: 'flow.updated DESC',

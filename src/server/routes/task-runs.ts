@@ -7,7 +7,7 @@ import * as grammars from '../filter-grammars.ts'
 import { where } from '../filters.ts'
 import { TaskRunPolicySchema } from '../policies.ts'
 import { refuse } from '../refusal.ts'
-import { anyObject, optionalText, optionalUuid, page, readBody, readId, sortBy, tags, time } from '../requests.ts'
+import { anyObject, optionalText, optionalUuid, page, readBody, readId, sortBy, texts, time } from '../requests.ts'
 import { createTaskRun, setTaskRunState } from '../run-states.ts'
 import { buildProposal, StateCreate } from '../states.ts'
 import { findTaskRun, readTaskRun, readTaskRuns, taskRunBody } from '../task-runs.ts'
@@ -25,7 +25,7 @@ const TaskRunCreate = v.strictObject({
   cache_expiration: v.nullish(time, null),
   task_version: optionalText,
   empirical_policy: TaskRunPolicySchema,
-  tags: v.nullish(tags, []),
+  tags: v.nullish(texts, []),
   task_inputs: v.nullish(anyObject, {}),
 })
 

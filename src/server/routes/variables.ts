@@ -7,7 +7,7 @@ import type { Database, Row } from '../database.ts'
 import * as grammars from '../filter-grammars.ts'
 import { filterSchema, toCondition, where } from '../filters.ts'
 import { refuse } from '../refusal.ts'
-import { page, readBody, readId, sortBy, tags } from '../requests.ts'
+import { page, readBody, readId, sortBy, texts } from '../requests.ts'
 import { now } from '../time.ts'
 
 const name = v.pipe(
@@ -16,8 +16,8 @@ const name = v.pipe(
   v.maxLength(255),
 )
 const value = v.pipe(v.string(), v.maxLength(5000))
-const VariableCreate = v.strictObject({ name, value, tags: v.nullish(tags, []) })
-const VariableUpdate = v.strictObject({ name: v.optional(name), value: v.optional(value), tags: v.optional(tags) })
+const VariableCreate = v.strictObject({ name, value, tags: v.nullish(texts, []) })
+const VariableUpdate = v.strictObject({ name: v.optional(name), value: v.optional(value), tags: v.optional(texts) })
 const SORTS = {
   CREATED_DESC: 'created DESC',
   UPDATED_DESC: 'updated DESC',

@@ -104,8 +104,10 @@ export function workPoolRoutes(database: Database): Hono {
     database.write(() => notePoll(database, queues))
     return context.json(
       due.map(run => {
-        const { state: _state, work_pool_id: _id, work_pool_name: _name, ...flow_run } = flowRunBody(run)
-        return { work_pool_id: pool.id, work_queue_id: run.work_queue_id, flow_run: { ...flow_run, state: null } }
+        const { work_pool_id: _id, work_pool_name: _name, ...fields } = flowRunBody(run)
+        // The shape of the stored run: no state, and the queue's name as it was given, not as it is.
+        const flow_run = { ...fields, state: null, work_queue_name: run.work_queue_name }
+        return { work_pool_id: pool.id, work_queue_id: run.work_queue_id, flow_run }
       }),
     )
   })
