@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { configurationPage, renewPage } from '../../scripts/configuration-table.ts'
 import { readConfig } from '../../src/config/config.ts'
 import { allSettings } from '../../src/config/settings.ts'
+import { buildSample } from './sample.ts'
 
 test('every setting has a default, a flag, an environment name and a sentence that documents it', () => {
   const { sources } = readConfig({ env: {} })
@@ -29,7 +30,7 @@ test('no two settings share a key, a flag or an environment name', () => {
 
 test('every environment name of a setting reaches it', () => {
   for (const setting of allSettings) {
-    const text = sample(setting.kind.expected)
+    const text = buildSample(setting.kind.expected)
     for (const name of setting.env) {
       const { sources } = readConfig({ env: { HOME: '/nowhere', [name]: text } })
       assert.equal(sources[setting.key], `environment ${name}`)
@@ -41,13 +42,3 @@ test('the table in docs/configuration.md is current (node scripts/configuration-
   const page = readFileSync(configurationPage, 'utf8')
   assert.equal(page, renewPage(page))
 })
-
-/** A text that fits, by the sentence that says what is expected. */
-function sample(expected: string): string {
-  if (expected.includes('URL')) return 'http://a/api'
-  if (expected.includes('JSON')) return '{}'
-  if (expected.includes('codes')) return '500'
-  if (expected.includes('number')) return '7'
-  if (expected.startsWith('one of')) return expected.split(' ')[2]?.replace(',', '') ?? ''
-  return 'true'
-}
