@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'node:test'
+import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
+import { makeDirectory } from '../support/directory.ts'
+import { needs } from '../support/requires.ts'
+import { storageServer } from '../support/storage-servers.ts'
+import { testContract } from './contract.ts'
+import { makeBucket, openS3Place, type S3Place } from './s3-server.ts'
+import { makeContext, readTree } from './support.ts'
+
+const secret = () => storageServer('s3').secret_access_key ?? ''
+
+const minio = (place: S3Place): StorageBlock => ({
+  slug: 's3-bucket',
+  data: {
+    bucket_name: place.bucket,
+    bucket_folder: 'flows',
+    credentials: {
+      minio_root_user: place.accessKeyId,
+      minio_root_password: place.secretAccessKey,
+      aws_client_parameters: { endpoint_url: place.endpoint },
+    },
+  },
+})
+
+const plain = (place: S3Place): StorageBlock => ({
+  slug: 's3',
+  data: {
+    bucket_path: `${place.bucket}/flows`,
+    aws_access_key_id: place.accessKeyId,
+    aws_secret_access_key: place.secretAccessKey,
+  },
+})
+
+const contract = {
+  requirement: 's3',
+  secret,
+  checksCredentials: true,
+  hasBucket: true,
+  takesHostileNames: false,
+  resumes: true,
+  reuses: true,
+} as const
+
+testContract({ ...contract, name: 's3-bucket on MinIO', open: () => openS3Place('s3', minio) })
+
+testContract({
+  ...contract,
+  name: 's3 on MinIO, by AWS_ENDPOINT_URL',
+  open: () => openS3Place('s3', plain, ({ endpoint }) => ({ AWS_ENDPOINT_URL: endpoint })),
+})
+
+testContract({
+  ...contract,
+  name: 's3 on moto',
+  requirement: 's3any',
+  secret: () => 'nothing-secret-here',
+  checksCredentials: false,
+  takesHostileNames: true,
+  open: () => openS3Place('s3any', plain, ({ endpoint }) => ({ AWS_ENDPOINT_URL: endpoint })),
+})
+
+async function fetchBlock(block: StorageBlock, environment: Record<string, string> = {}) {
+  await using directory = await makeDirectory()
+  const to = join(directory.path, 'to')
+  await mkdir(to)
+  const storage = await openStorage(block, makeContext({ environment }))
+  await storage.getDirectory(undefined, to, new AbortController().signal)
+  return await readTree(to)
+}
+
+test(
+  'a zero-byte key that ends with a slash is an empty folder for s3, and nothing for s3-bucket',
+  needs('s3any'),
+  async () => {
+    await using place = await makeBucket('s3any')
+    await place.put('flows/', '')
+    await place.put('flows/empty/', '')
+    await place.put('flows/a.py', 'a')
+    assert.deepEqual(await fetchBlock(plain(place), { AWS_ENDPOINT_URL: place.endpoint }), { 'a.py': 'a', empty: null })
+    assert.deepEqual(await fetchBlock(minio(place)), { 'a.py': 'a' })
+  },
+)
+
+test('a bucket with more objects than one page of a listing arrives whole', needs('s3'), async () => {
+  await using place = await makeBucket('s3')
+  const names = Array.from({ length: 1100 }, (_, at) => `f${at}`)
+  for (let at = 0; at < names.length; at += 50) {
+    await Promise.all(names.slice(at, at + 50).map(name => place.put(`flows/${name}`, name)))
+  }
+  assert.deepEqual(Object.keys(await fetchBlock(minio(place))), names.toSorted())
+})
+
+test('an access key of which only one half is given is refused', async () => {
+  const block = { slug: 's3', data: { bucket_path: 'b', aws_access_key_id: 'A' } }
+  await assert.rejects(fetchBlock(block, { AWS_REGION: 'us-east-1' }), {
+    name: 'StorageError',
+    message: /only the id is given/,
+  })
+})
+
+test('a missing field is named', async () => {
+  await assert.rejects(fetchBlock({ slug: 's3', data: {} }), {
+    message: 'Storage block of type "s3": field "bucket_path" is missing',
+  })
+})

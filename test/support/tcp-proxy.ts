@@ -1,0 +1,72 @@
+// A TCP proxy in front of a real server: delays what the server says, or cuts connections in the middle of it.
+
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+
+export interface TcpProxyOptions {
+  readonly host: string
+  readonly port: number
+  /** Milliseconds that each piece of an answer waits: a longer way to the server. */
+  readonly delayMs?: number
+  /** Called for each piece of an answer: how many bytes of it to let through before the connection is cut, or undefined. */
+  readonly cut?: (piece: { readonly connection: number; readonly bytesBefore: number; readonly length: number }) => number | undefined
+}
+
+export interface TcpProxy extends AsyncDisposable {
+  readonly port: number
+  /** Connections made so far. */
+  readonly connections: number
+  /** Bytes of answers let through so far. */
+  readonly bytes: number
+}
+
+export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy> {
+  const sockets = new Set<Socket>()
+  const seen = { connections: 0, bytes: 0 }
+  const keep = (socket: Socket) => {
+    sockets.add(socket)
+    socket.setNoDelay(true)
+    socket.on('close', () => sockets.delete(socket))
+    // A cut connection ends in an error on one side; that is what is wanted.
+    socket.on('error', () => socket.destroy())
+  }
+  const server = createServer(client => {
+    const connection = seen.connections++
+    const upstream = connect(options.port, options.host)
+    let bytesBefore = 0
+    keep(client)
+    keep(upstream)
+    client.pipe(upstream)
+    upstream.on('data', piece => {
+      const allowed = options.cut?.({ connection, bytesBefore, length: piece.length })
+      bytesBefore += piece.length
+      seen.bytes += allowed ?? piece.length
+      const pass = () => {
+        if (client.destroyed) return
+        if (allowed === undefined) client.write(piece)
+        else client.write(piece.subarray(0, allowed), () => client.resetAndDestroy())
+      }
+      if (options.delayMs) setTimeout(pass, options.delayMs)
+      else pass()
+    })
+    upstream.on('close', () => setTimeout(() => client.destroy(), options.delayMs ?? 0))
+    client.on('close', () => upstream.destroy())
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    // A listening TCP server has an address of this kind.
+    port: (server.address() as AddressInfo).port,
+    get connections() {
+      return seen.connections
+    },
+    get bytes() {
+      return seen.bytes
+    },
+    async [Symbol.asyncDispose]() {
+      server.close()
+      for (const socket of sockets) socket.destroy()
+      await once(server, 'close')
+    },
+  }
+}
