@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, type RequestListener } from 'node:http'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { promisify } from 'node:util'
 import * as v from 'valibot'
 import { makeDirectory } from '../support/directory.ts'
 import { runCli, startCli } from './support.ts'
@@ -65,38 +66,55 @@ test('the stack of an error is shown with --debug only', async () => {
   assert.doesNotMatch((await runCli(['work-queue', 'ls'], { env })).stderr, /^ {4}at /m)
 })
 
-test('a server that never answers is given up on after 30 seconds', async () => {
-  const server = createServer(() => undefined).listen(0, '127.0.0.1')
-  try {
-    await new Promise(resolve => server.once('listening', resolve))
-    // It listens on TCP, so the address is one.
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-    const { port } = server.address() as AddressInfo
-    const start = performance.now()
-    const { code, stderr } = await runCli(['work-queue', 'ls'], {
-      env: { PREFECT_API_URL: `http://127.0.0.1:${port}/api` },
-    })
+test('what the server answers decides the hint', async () => {
+  for (const [status, body, message, hint] of [
+    [401, '{"exception_message":"Unauthorized"}', /Unauthorized/, /PREFECT_API_KEY.*PREFECT_API_AUTH_STRING/],
+    [404, '<html>not here</html>', /404/, /with its \/api.*flag --api/],
+    [500, '{"exception_message":"Internal Server Error"}', /Internal Server Error/, undefined],
+  ] as const) {
+    await using server = await listen((_, response) => response.writeHead(status).end(body))
+    const { code, stderr } = await runCli(['deployment', 'ls', '--api', server.url, '--api-max-retries', '0'])
     assert.equal(code, 1)
-    assert.match(stderr, /has not answered for 30 s/)
-    assert.ok(performance.now() - start > 29_000)
-  } finally {
-    server.closeAllConnections()
-    server.close()
+    assert.match(stderr, message)
+    if (hint) assert.match(stderr, hint)
+    assert.doesNotMatch(stderr, /^ {4}at /m)
   }
 })
 
+test('a server that never answers is given up on after 30 seconds', async () => {
+  await using server = await listen(() => undefined)
+  const start = performance.now()
+  const { code, stderr } = await runCli(['work-queue', 'ls', '--api', server.url])
+  assert.equal(code, 1)
+  assert.match(stderr, /has not answered for 30 s/)
+  assert.ok(performance.now() - start > 29_000)
+})
+
 test('a command that waits for a server ends at the first SIGINT with exit code 130, without a word', async () => {
-  const server = createServer(() => started.kill('SIGINT')).listen(0, '127.0.0.1')
-  await new Promise(resolve => server.once('listening', resolve))
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-  const { port } = server.address() as AddressInfo
-  const started = startCli(['work-queue', 'ls', '--api', `http://127.0.0.1:${port}/api`])
+  const asked = Promise.withResolvers<void>()
+  await using server = await listen(() => asked.resolve())
+  const started = startCli(['work-queue', 'ls', '--api', server.url])
+  await asked.promise
+  started.kill('SIGINT')
   const { code, stderr } = await started.ended
-  server.closeAllConnections()
-  server.close()
   assert.equal(code, 130)
   assert.equal(stderr, '')
 })
+
+/** A server that is no Prefect. */
+async function listen(answer: RequestListener): Promise<AsyncDisposable & { readonly url: string }> {
+  const server = createServer(answer).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  assert.ok(typeof address === 'object' && address)
+  return {
+    url: `http://127.0.0.1:${address.port}/api`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await promisify(server.close.bind(server))()
+    },
+  }
+}
 
 test('config view shows every value with its source and masks secrets', async () => {
   await using home = await makeDirectory()
