@@ -60,7 +60,7 @@ export class Journal {
     }
     await this.#emptyTrash()
     this.#forgetOldReturns()
-    this.restoreReserve()
+    this.hasRoom()
   }
 
   /** Every run that an earlier life has left, by its folder's name. */
@@ -75,15 +75,18 @@ export class Journal {
     return join(this.runsDirectory, flowRunId)
   }
 
-  /** Opens the run's folder with its first record, the intent to claim. Throws JournalFullError. */
+  /**
+   * Opens the run's folder with its first record, the intent to claim. Throws JournalFullError: the reserve is for runs
+   * that are under way, never for a new one, and as long as it cannot be put back nothing new is begun.
+   */
   async begin(record: RunRecord): Promise<void> {
     try {
-      mkdirSync(this.directory(record.flowRunId), { mode: 0o700 })
+      this.#restoreReserve()
+      mkdirSync(this.directory(record.flowRunId), { recursive: true, mode: 0o700 })
+      await this.#write(record, 'durable')
     } catch (error) {
-      if (isFull(error)) throw new JournalFullError(error)
-      if (errorCode(error) !== 'EEXIST') throw error
+      throw isFull(error) ? new JournalFullError(error) : error
     }
-    await this.write(record, 'durable')
   }
 
   /**
@@ -178,7 +181,7 @@ export class Journal {
   /** True when a record could be written now. Puts the reserve back once there is room for it. */
   hasRoom(): boolean {
     try {
-      this.restoreReserve()
+      this.#restoreReserve()
       return true
     } catch (error) {
       if (isFull(error)) return false
@@ -186,8 +189,8 @@ export class Journal {
     }
   }
 
-  restoreReserve(): void {
-    if (existsSync(this.#reserve) && statSync(this.#reserve).size === reserveBytes) return
+  #restoreReserve(): void {
+    if (statSync(this.#reserve, { throwIfNoEntry: false })?.size === reserveBytes) return
     try {
       writeFileSync(this.#reserve, Buffer.alloc(reserveBytes, 1), { mode: 0o600 })
     } catch (error) {

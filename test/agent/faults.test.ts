@@ -1,0 +1,197 @@
+// What lies between the agent and the server fails: answers are lost, delayed, refused, garbage. The ledger is the judge.
+
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import { buildState } from '../../src/prefect/states.ts'
+import { type Fault, startChaosProxy } from '../support/chaos-proxy.ts'
+import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
+import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
+import { never, openStage, type Stage } from './stage.ts'
+
+const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
+const setState = 'POST /flow_runs/{id}/set_state'
+
+describe('an agent whose API misbehaves', needs('prefect2'), () => {
+  let server: PrefectServer
+  before(async () => {
+    server = await startPrefectServer('prefect2')
+  })
+  after(() => server[Symbol.asyncDispose]())
+
+  /** The n-th state that the agent proposes: its claim, RUNNING, the report. */
+  const proposals = ['claim', 'RUNNING', 'report'] as const
+  for (const [index, what] of proposals.entries()) {
+    for (const kind of ['cut', 'drop-answer', 'half-answer'] as const) {
+      test(`runs a command exactly once when the ${what} suffers a ${kind}`, async () => {
+        await using proxy = await startChaosProxy(server.apiUrl)
+        await using stage = await openStage(server.apiUrl)
+        const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+        proxy.spoil({ route: setState, nth: index + 1 }, { kind })
+        await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+        const done = await stage.waitFor(run.id, over)
+        assert.equal(done.state_type, 'COMPLETED', agent.output)
+        assert.equal(stage.starts(run.id), 1)
+      })
+    }
+  }
+
+  test('puts the former state back when a run was run by somebody else between poll and claim', async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+    await until(() => proxy.count(setState) === 1)
+    for (const type of ['PENDING', 'RUNNING', 'COMPLETED'] as const) {
+      await stage.client.setFlowRunState(run.id, buildState(type, { message: 'by another agent' }), {}, never)
+    }
+    await until(() => agent.output.includes('putting its former state back'))
+    const done = await stage.waitFor(run.id, over)
+    assert.equal(done.state?.message, 'by another agent', agent.output)
+    await delay(1_500)
+    assert.equal(stage.starts(run.id), 0)
+  })
+
+  test('keeps a report through an outage and a restart, and delivers it when the API is back', async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'sleep 2; exit 3' }))
+    await using first = stage.startAgent({ apiUrl: proxy.apiUrl })
+    await until(() => stage.starts(run.id) === 1)
+    proxy.spoil({}, { kind: 'answer', status: 503, body: { exception_message: 'Service Unavailable' } })
+    await until(() => first.output.includes('infrastructure ended'))
+    first.signal('SIGKILL')
+    await first.ended()
+    await using _second = stage.startAgent({ apiUrl: proxy.apiUrl })
+    await delay(2_000)
+    assert.equal((await stage.readRun(run.id)).state_type, 'RUNNING')
+    proxy.heal()
+    const done = await stage.waitFor(run.id, over, 60_000)
+    assert.equal(done.state_type, 'FAILED')
+    assert.match(done.state?.message ?? '', /exit code 3/)
+  })
+
+  const nonsense: readonly [string, Fault][] = [
+    ['401', { kind: 'answer', status: 401, body: { exception_message: 'Unauthorized' } }],
+    ['403', { kind: 'answer', status: 403, body: { detail: 'no' } }],
+    ['404 of a proxy', { kind: 'answer', status: 404, body: '<html>no such page</html>' }],
+    ['422', { kind: 'answer', status: 422, body: { exception_message: 'Invalid request received.' } }],
+    ['500', { kind: 'answer', status: 500, body: { exception_message: 'Internal Server Error' } }],
+    ['200 with a login page', { kind: 'answer', status: 200, body: '<html>log in</html>' }],
+    ['200 with the wrong JSON', { kind: 'answer', status: 200, body: [{ id: 7 }] }],
+    ['cut connection', { kind: 'cut' }],
+    ['answer that is no HTTP', { kind: 'raw', bytes: 'EHLO\r\n\r\n' }],
+  ]
+  for (const [name, fault] of nonsense) {
+    test(`lives through a ${name} at its start and later, and works when the API is well`, async () => {
+      await using proxy = await startChaosProxy(server.apiUrl)
+      await using stage = await openStage(server.apiUrl)
+      const deployment = await stage.deployCommand({ script: 'true' })
+      proxy.spoil({}, fault)
+      await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+      await until(() => proxy.requests.length >= 1)
+      await delay(1_500)
+      proxy.heal()
+      const first = await stage.run(deployment)
+      assert.equal((await stage.waitFor(first.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+      proxy.spoil({}, fault)
+      await delay(2_500)
+      proxy.heal()
+      const second = await stage.run(deployment)
+      assert.equal((await stage.waitFor(second.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+      assert.equal(agent.hasEnded, false)
+      assert.deepEqual([stage.starts(first.id), stage.starts(second.id)], [1, 1])
+    })
+  }
+
+  test('leaves a run alone that waits for a retry inside a living engine', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    await patch(`${server.apiUrl}/flow_runs/${run.id}`, { empirical_policy: { retry_type: 'in_process' } })
+    await using agent = stage.startAgent()
+    await until(() => agent.output.split('polled').length > 4)
+    assert.equal(stage.starts(run.id), 0)
+    assert.equal((await stage.readRun(run.id)).state_type, 'SCHEDULED')
+  })
+
+  test('makes its queue again when that is deleted', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = stage.startAgent()
+    await agent.isPolling()
+    const queue = await stage.client.readWorkQueueByName(stage.queue, never)
+    await fetch(`${server.apiUrl}/work_queues/${queue?.id}`, { method: 'DELETE' })
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED', agent.output)
+  })
+
+  test('starts nothing for a paused queue, and goes on when it is resumed', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    const queue = await stage.client.readWorkQueueByName(stage.queue, never)
+    assert.ok(queue)
+    await stage.client.updateWorkQueue(queue.id, { is_paused: true }, never)
+    await using agent = stage.startAgent()
+    await until(() => agent.output.split('polled').length > 3)
+    assert.equal(stage.starts(run.id), 0)
+    await stage.client.updateWorkQueue(queue.id, { is_paused: false }, never)
+    assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED')
+  })
+
+  test(
+    'claims nothing while the disk is full, loses no run that is under way, and goes on when there is room',
+    needs('root'),
+    async () => {
+      await using stage = await openStage(server.apiUrl)
+      await using disk = mountSmallDisk(stage, 8)
+      const long = await stage.run(await stage.deployCommand({ script: 'sleep 6' }))
+      await using agent = stage.startAgent({ stateDirectory: join(disk.path, 'state') })
+      await until(() => stage.starts(long.id) === 1)
+      fill(disk.path)
+      const late = await stage.run(await stage.deployCommand({ script: 'true' }))
+      await stage.waitFor(long.id, over, 60_000)
+      await until(() => agent.output.includes('this host is in trouble'))
+      assert.equal(stage.starts(late.id), 0)
+      rmSync(join(disk.path, 'filler'))
+      assert.equal((await stage.waitFor(late.id, over, 90_000)).state_type, 'COMPLETED', agent.output)
+      assert.equal((await stage.readRun(long.id)).state_type, 'COMPLETED', agent.output)
+      assert.equal(stage.starts(late.id), 1)
+    },
+  )
+})
+
+async function patch(url: string, body: unknown): Promise<void> {
+  const answer = await fetch(url, {
+    method: 'PATCH',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  })
+  assert.equal(answer.status, 204)
+}
+
+/** A file system of its own with so many MiB, gone at the end. */
+function mountSmallDisk(stage: Stage, megabytes: number): AsyncDisposable & { readonly path: string } {
+  const path = join(stage.directory, 'disk')
+  mkdirSync(path)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', path])
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      await until(() => {
+        execFileSync('umount', [path], { stdio: 'ignore' })
+        return true
+      })
+    },
+  }
+}
+
+function fill(path: string): void {
+  const file = join(path, 'filler')
+  const { bavail, bsize } = statfsSync(path)
+  writeFileSync(file, Buffer.alloc(Math.max(0, bavail * bsize)))
+  assert.ok(existsSync(file))
+}
