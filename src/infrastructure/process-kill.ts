@@ -1,40 +1,30 @@
 // Ends a run with everything that it has started: asks, waits, forces.
 //
-// What belongs to it: its session and process group, their descendants, and whatever carries the run's variables, which
-// stay with a process that has left by setsid. A pid is signalled only while its start time is the one that was looked up.
+// What belongs to it is found by process-scan.ts. A pid is signalled only while its start time is the one that was looked up.
 // (Between that look and the signal a pid could be used again within microseconds; the kernel hands pids out in turn.)
 
-import { kill, pid as ownPid } from 'node:process'
+import { kill } from 'node:process'
 import { sleep } from '../async/sleep.ts'
 import { errorCode } from '../errors.ts'
+import type { Attempt } from './infrastructure.ts'
 import type { ProcessRecord } from './process-record.ts'
-import {
-  isAlive,
-  isDead,
-  listProcesses,
-  type ProcessEntry,
-  type ProcessName,
-  readEnvironment,
-  readProcess,
-} from './process-table.ts'
+import { findMembers, type Scanner } from './process-scan.ts'
+import { isAlive, type ProcessEntry, type ProcessName, readProcess } from './process-table.ts'
 
 const FIRST_LOOK_MS = 10
 const LAST_LOOK_MS = 250
 
-/** Variables that the driver gives to each run; together they name the attempt. */
-export function attemptMarks(flowRunId: string, attempt: string): Readonly<Record<string, string>> {
-  return { PREFECT__FLOW_RUN_ID: flowRunId, RIGEL_ATTEMPT: attempt }
-}
-
 export interface KillOptions {
   readonly record: ProcessRecord
-  /** `NAME=value` of the marks in the run's environment. */
-  readonly marks: readonly string[]
+  readonly attempt: Attempt
   readonly graceSeconds: number
+  /** One for all kills of a driver. */
+  readonly scanner: Scanner
 }
 
 /** Returns when nothing of the run is left. Rejects with the signal's reason when it is aborted before. */
-export async function killRun({ record, marks, graceSeconds }: KillOptions, signal: AbortSignal): Promise<void> {
+export async function killRun(options: KillOptions, signal: AbortSignal): Promise<void> {
+  const { record, attempt, graceSeconds, scanner } = options
   const forceAt = performance.now() + graceSeconds * 1000
   const asked = new Set<string>()
   let members: readonly ProcessEntry[] = []
@@ -43,7 +33,7 @@ export async function killRun({ record, marks, graceSeconds }: KillOptions, sign
     // The whole table only when those known are gone: they may have left others.
     members = members.filter(member => isAlive(member))
     const isForced = performance.now() >= forceAt
-    if (members.length === 0 || isForced) members = findMembers(record, marks)
+    if (members.length === 0 || isForced) members = findMembers(record, attempt, await scanner.scan())
     if (members.length === 0) break
     if (isForced) signalAll(record, members, 'SIGKILL')
     else
@@ -82,42 +72,6 @@ async function waitForSupervisor({ supervisor }: ProcessRecord, signal: AbortSig
     await sleep(FIRST_LOOK_MS, signal)
     signal.throwIfAborted()
   }
-}
-
-/** All living processes of the run, as of now; never its supervisor, never this process. */
-export function findMembers({ run, supervisor }: ProcessRecord, marks: readonly string[]): readonly ProcessEntry[] {
-  const table = listProcesses()
-  const leader = table.find(({ pid }) => pid === run.pid)
-  // While the leader's pid is in use by another process, its old group and session must be empty (the kernel does not
-  // give out a pid that still names a group). With nobody under it, members are told by their marks alone.
-  const isGroupOurs = leader?.start === run.start
-  const members = new Map<number, ProcessEntry>()
-  for (const entry of table) {
-    if (isGroupOurs && (entry.group === run.pid || entry.session === run.pid)) members.set(entry.pid, entry)
-    else if (isMarked(entry, marks)) members.set(entry.pid, entry)
-  }
-  addDescendants(members, table)
-  members.delete(supervisor.pid)
-  members.delete(ownPid)
-  return [...members.values()].filter(entry => !isDead(entry))
-}
-
-function addDescendants(members: Map<number, ProcessEntry>, table: readonly ProcessEntry[]): void {
-  for (let grown = true; grown; ) {
-    grown = false
-    for (const entry of table) {
-      if (members.has(entry.parent) && !members.has(entry.pid)) {
-        members.set(entry.pid, entry)
-        grown = true
-      }
-    }
-  }
-}
-
-function isMarked(entry: ProcessEntry, marks: readonly string[]): boolean {
-  if (isDead(entry)) return false
-  const environment = readEnvironment(entry.pid)
-  return marks.every(mark => environment.includes(mark))
 }
 
 function sendVerified(name: ProcessName, signal: NodeJS.Signals): void {

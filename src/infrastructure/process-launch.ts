@@ -4,14 +4,14 @@
 // written, or the supervisor has ended. What it says is read from disk, as a later life of the agent would read it.
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath, platform } from 'node:process'
 import { describeError, errorCode } from '../errors.ts'
 import { InfrastructureError } from './infrastructure.ts'
 import { splitEnvironment } from './process-environment.ts'
 import { writePosition } from './process-output.ts'
-import { inSubmission, type Submission } from './process-record.ts'
+import { inSubmission, makeFolder, type Submission } from './process-record.ts'
 import type { StartAnswer } from './process-submit.ts'
 
 const SUPERVISOR = join(import.meta.dirname, 'supervisor.sh')
@@ -37,7 +37,7 @@ export interface Launch {
 
 /** Lays out a submission's folder: 0700, its files 0600. */
 export function prepareFolder({ folder }: Submission, files: Readonly<Record<string, string>>, keeper: string): void {
-  mkdirSync(inSubmission.files(folder), { mode: 0o700 })
+  if (Object.keys(files).length > 0) makeFolder(inSubmission.files(folder))
   for (const [name, text] of Object.entries(files)) {
     writeFileSync(join(inSubmission.files(folder), name), text, { mode: 0o600, flag: 'wx' })
   }
@@ -122,10 +122,10 @@ function waitForAnswer(child: ChildProcess): Promise<StartAnswer> {
 /** Which system errors are this machine's trouble, and not the run's: they pass, or an operator must act. */
 const HOST_ERRORS = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN'])
 
-/** Puts a failure to lay out or start a submission into words, with the one to blame. */
-export function explainSpawnError(error: unknown): InfrastructureError {
-  if (error instanceof InfrastructureError) return error
-  const code = errorCode(error) ?? ''
+/** Puts a failure to lay out or start a submission into words, with the one to blame. Anything else is a bug, and stays. */
+export function explainSpawnError(error: unknown): unknown {
+  const code = errorCode(error)
+  if (error instanceof InfrastructureError || code === undefined) return error
   if (HOST_ERRORS.has(code)) {
     return new InfrastructureError(`This machine could not start a process: ${describeError(error)}`, {
       blame: 'host',

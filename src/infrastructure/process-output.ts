@@ -40,10 +40,10 @@ export class Output {
 
   constructor(options: OutputOptions) {
     this.#options = options
-    const { position, isCut } = readPosition(options.folder)
+    const { position, keeper, isCut } = readPosition(options.folder)
     this.#position = position
     this.#wasCut = isCut
-    this.#moveTo(position)
+    if (keeper !== options.keeper || isCut) this.#moveTo(position)
   }
 
   /** Ships what is new. With `atEnd` also an unfinished last line, and all of it however much that is. */
@@ -129,12 +129,7 @@ export class Output {
   }
 
   #size(): number {
-    try {
-      return statSync(inSubmission.output(this.#options.folder)).size
-    } catch (error) {
-      if (isGone(error)) return 0
-      throw error
-    }
+    return statSync(inSubmission.output(this.#options.folder), { throwIfNoEntry: false })?.size ?? 0
   }
 }
 
@@ -149,9 +144,9 @@ export function writePosition(folder: string, position: number, keeper: string):
   })
 }
 
-function readPosition(folder: string): { readonly position: number; readonly isCut: boolean } {
-  const [position, , cut] = (readText(inSubmission.position(folder)) ?? '').trim().split(/\s+/)
-  return { position: Number(position) || 0, isCut: cut === 'cut' }
+function readPosition(folder: string) {
+  const [position, keeper, cut] = (readText(inSubmission.position(folder)) ?? '').trim().split(/\s+/)
+  return { position: Number(position) || 0, keeper, isCut: cut === 'cut' }
 }
 
 function keepEarlier(folder: string): void {

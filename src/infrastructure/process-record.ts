@@ -9,7 +9,7 @@
 //
 // The format has a version. A newer one than known is refused and left as it is.
 
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { errorCode } from '../errors.ts'
 import type { Attempt } from './infrastructure.ts'
@@ -62,13 +62,18 @@ export function listSubmissions(runsDirectory: string, { flowRunId, attempt }: A
 /** Makes the folder of the next submission; undefined when somebody else made it first. */
 export function makeSubmission(runsDirectory: string, attempt: Attempt, number: number): Submission | undefined {
   const parent = processFolder(runsDirectory, attempt.flowRunId)
-  mkdirSync(parent, { recursive: true, mode: 0o700 })
+  makeFolder(parent)
   const folder = join(parent, `${attempt.attempt}-${number}`)
+  return makeFolder(folder) ? { folder, number } : undefined
+}
+
+/** False when it was there already. */
+export function makeFolder(path: string): boolean {
   try {
-    mkdirSync(folder, { mode: 0o700 })
-    return { folder, number }
+    mkdirSync(path, { mode: 0o700 })
+    return true
   } catch (error) {
-    if (errorCode(error) === 'EEXIST') return undefined
+    if (errorCode(error) === 'EEXIST') return false
     throw error
   }
 }
@@ -134,6 +139,8 @@ function refuseNewer(folder: string, version: string | undefined): void {
 }
 
 export function readText(path: string): string | undefined {
+  // Asked first, because most often it is not there, and an exception costs ten times as much.
+  if (!existsSync(path)) return undefined
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
@@ -143,6 +150,7 @@ export function readText(path: string): string | undefined {
 }
 
 function readFolder(path: string): readonly string[] {
+  if (!existsSync(path)) return []
   try {
     return readdirSync(path)
   } catch (error) {

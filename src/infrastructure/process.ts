@@ -4,8 +4,6 @@
 // All that is known of a run lies in that folder's `process/`; this object holds nothing that a restart would lose.
 // docs/process.md tells the whole story.
 
-import { mkdirSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
 import { hostname as ownHostname } from 'node:os'
 import type { Logger } from '../logger.ts'
 import type { Attempt, Exit, Handle, Infrastructure, OutputSink, RunSpec } from './infrastructure.ts'
@@ -13,9 +11,10 @@ import { resolveValue } from './infrastructure.ts'
 import { Caretaker } from './process-caretaker.ts'
 import { checkWorkingDirectory, findExecutable } from './process-command.ts'
 import { buildEnvironment } from './process-environment.ts'
-import { attemptMarks, killRun } from './process-kill.ts'
+import { killRun } from './process-kill.ts'
 import { explainSpawnError, launch, prepareFolder } from './process-launch.ts'
-import { findRecord, inSubmission, type ProcessRecord, processFolder, type Submission } from './process-record.ts'
+import { findRecord, inSubmission, makeFolder, type ProcessRecord, type Submission } from './process-record.ts'
+import { attemptMarks, Scanner } from './process-scan.ts'
 import { readProcessSettings } from './process-settings.ts'
 import { findStarted, type StartAnswer, submitOnce } from './process-submit.ts'
 import { readBootId, readPidNamespace } from './process-table.ts'
@@ -49,6 +48,7 @@ class ProcessInfrastructure implements Infrastructure {
   readonly #here: Here
   readonly #clock: Clock
   readonly #caretaker: Caretaker
+  readonly #scanner = new Scanner()
 
   constructor(options: ProcessOptions) {
     this.#options = options
@@ -85,10 +85,7 @@ class ProcessInfrastructure implements Infrastructure {
     const record = findRecord(this.#options.runsDirectory, handle)
     // Where its pids mean nothing, nothing of it is left, and nobody may be signalled.
     if (!record || whyElsewhere(record, this.#here)) return
-    const marks = Object.entries(attemptMarks(handle.flowRunId, handle.attempt)).map(
-      ([name, value]) => `${name}=${value}`,
-    )
-    await killRun({ record, marks, graceSeconds }, signal)
+    await killRun({ record, attempt: handle, graceSeconds, scanner: this.#scanner }, signal)
     this.#clock.wake(record.submission.folder)
   }
 
@@ -98,13 +95,9 @@ class ProcessInfrastructure implements Infrastructure {
     return record ? this.#handleOf(attempt, record) : handle
   }
 
-  async release(handle: Handle, signal: AbortSignal): Promise<void> {
+  /** All that is left is on disk, in the run's folder, which goes with its journal record. */
+  async release(_handle: Handle, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
-    await rm(processFolder(this.#options.runsDirectory, handle.flowRunId), {
-      recursive: true,
-      force: true,
-      maxRetries: 3,
-    })
   }
 
   #handleOf({ flowRunId, attempt, transitionId }: Attempt, { run }: ProcessRecord): Handle {
@@ -123,7 +116,7 @@ class ProcessInfrastructure implements Infrastructure {
     const runEnv = {
       ...Object.fromEntries(Object.entries(spec.env).map(([name, value]) => [name, resolveValue(value, folders)])),
       ...(spec.workspace === undefined ? {} : { RIGEL_WORKSPACE: spec.workspace }),
-      ...attemptMarks(spec.flowRunId, spec.attempt),
+      ...attemptMarks(spec),
     }
     const env = buildEnvironment({ agent: environment, inheritEnv, run: runEnv, unsetEnv: spec.unsetEnv })
     const executable = findExecutable(command[0] ?? '', { cwd, path: env.PATH })
@@ -150,6 +143,6 @@ class ProcessInfrastructure implements Infrastructure {
 /** For a run without code and working_dir: an empty folder that goes with the run, as Prefect's temporary one does. */
 function makeCurrentDirectory({ folder }: Submission): string {
   const cwd = inSubmission.cwd(folder)
-  mkdirSync(cwd, { mode: 0o700 })
+  makeFolder(cwd)
   return cwd
 }

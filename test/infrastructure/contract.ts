@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import test from 'node:test'
+import test, { suite } from 'node:test'
 import type { Exit, Handle, Infrastructure, RunSpec, Value } from '../../src/infrastructure/infrastructure.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { until } from '../support/until.ts'
@@ -27,6 +27,8 @@ export interface ContractOptions {
   readonly makeSubject: () => Promise<Subject>
   /** How long one run may take from submit to its noticed end; containers are slower than processes. */
   readonly timeoutMs: number
+  /** How many tests run at once, for most of the time they wait; default 1. */
+  readonly concurrency?: number
 }
 
 /** A try to run `script` by `sh -c`; `words` are its `$1`, `$2` … */
@@ -57,9 +59,14 @@ export const ignoreOutput = (): void => {}
 /** A signal that is never aborted. */
 export const unstopped = new AbortController().signal
 
-export function testContract(driver: string, { skip, makeSubject, timeoutMs }: ContractOptions): void {
+export function testContract(driver: string, options: ContractOptions): void {
+  const { concurrency = 1, timeoutMs } = options
+  suite(driver, { concurrency, timeout: 60 * timeoutMs }, () => testPromises(options))
+}
+
+function testPromises({ skip, makeSubject, timeoutMs }: ContractOptions): void {
   const it = (sentence: string, body: (subject: Subject) => Promise<void>): void => {
-    test(`${driver}: ${sentence}`, { skip, timeout: 4 * timeoutMs }, async () => {
+    test(sentence, { skip, timeout: 4 * timeoutMs }, async () => {
       await using subject = await makeSubject()
       await body(subject)
     })

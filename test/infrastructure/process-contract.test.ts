@@ -7,7 +7,7 @@ import { makeDirectory } from '../support/directory.ts'
 import { testContract } from './contract.ts'
 import { makeProcessSubject } from './process-subject.ts'
 
-testContract('process', { skip: false, makeSubject: makeProcessSubject, timeoutMs: 20_000 })
+testContract('process', { skip: false, makeSubject: makeProcessSubject, timeoutMs: 20_000, concurrency: 4 })
 
 for (const [name, program] of [
   ['bash', '/bin/bash'],
@@ -16,6 +16,7 @@ for (const [name, program] of [
   testContract(`process under ${name}`, {
     skip: existsSync(program) ? false : `needs ${program} (package ${name})`,
     timeoutMs: 20_000,
+    concurrency: 4,
     makeSubject: async () => {
       // Both decide by their own name what they are.
       const directory = await makeDirectory()

@@ -1,7 +1,7 @@
 // What a process run gets from its driver: directory, environment, descriptors, signals; and what its end is called.
 
 import assert from 'node:assert/strict'
-import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import test from 'node:test'
@@ -244,14 +244,15 @@ test('a record of a newer version is refused and left as it is', async () => {
   assert.equal(await readFile(path, 'utf8'), newer)
 })
 
-test('what release leaves is nothing', async () => {
+test('a run whose folder is gone has vanished', async () => {
   await using subject = await makeProcessSubject()
   const spec = makeSpec(subject, 'exit 0')
   await subject.prepare(spec.flowRunId)
   const handle = await subject.infrastructure.submit(spec, unstopped)
   await subject.infrastructure.wait(handle, ignoreOutput, unstopped)
   await subject.infrastructure.release(handle, unstopped)
-  assert.deepEqual(await readdir(join(subject.runsDirectory, spec.flowRunId)), [])
+  await rm(join(subject.runsDirectory, spec.flowRunId), { recursive: true })
   const exit = await subject.infrastructure.wait(handle, ignoreOutput, unstopped)
   assert.deepEqual(exit, { kind: 'vanished', reason: 'its records on this machine are gone', outputTail: [] })
+  await subject.infrastructure.kill(handle, 0, unstopped)
 })
