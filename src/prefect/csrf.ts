@@ -24,8 +24,10 @@ export class CsrfTokens {
   /** `now` is the server's clock, in milliseconds. Throws what asking throws. */
   async headers(now: number, signal: AbortSignal): Promise<Readonly<Record<string, string>>> {
     // Whoever was waiting for another's question asks again when that one failed: perhaps only its caller went away.
-    while (this.#asking) await this.#asking.catch(() => undefined)
-    signal.throwIfAborted()
+    while (this.#asking) {
+      await settledOrAborted(this.#asking, signal)
+      signal.throwIfAborted()
+    }
     if (this.#token === undefined || (this.#token !== 'none needed' && this.#token.expiresAt <= now)) {
       this.#asking = this.#renew(signal).finally(() => {
         this.#asking = undefined
@@ -53,4 +55,11 @@ export class CsrfTokens {
       expiresAt: Number.isNaN(expiration) ? Number.POSITIVE_INFINITY : expiration,
     }
   }
+}
+
+async function settledOrAborted(asking: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise: aborted, resolve } = Promise.withResolvers<unknown>()
+  signal.addEventListener('abort', resolve)
+  await Promise.race([asking.catch(() => undefined), aborted])
+  signal.removeEventListener('abort', resolve)
 }

@@ -108,7 +108,8 @@ async function openDispatcher({ origin, tls, proxies }: HttpOptions): Promise<Di
   const proxy = chooseProxy(origin, proxies)
   if (proxy === undefined) return new Pool(origin.origin, { ...limits, connectTimeout: 0, connect: requestTls })
 
-  const { default: ProxyAgent } = await import('undici/lib/dispatcher/proxy-agent.js')
+  // Tunnels need more of undici than its side doors give; who has a proxy pays for the front door.
+  const { ProxyAgent } = await import('undici')
   return new ProxyAgent({
     ...limits,
     uri: proxy,

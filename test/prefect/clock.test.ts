@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import * as fc from 'fast-check'
+import { ServerClock } from '../../src/prefect/clock.ts'
+
+/** A server `ahead` milliseconds before us, whose Date may be up to a second old, answers at local time `at`. */
+function observe(
+  clock: ServerClock,
+  { at, ahead, age = 0, trip = 0 }: { at: number; ahead: number; age?: number; trip?: number },
+) {
+  clock.observe(new Date(at + ahead - age).toUTCString(), at - trip, at + trip)
+}
+
+test('a clock that has heard nothing, or nonsense, is ours', () => {
+  const clock = new ServerClock()
+  clock.observe(undefined, 0, 0)
+  clock.observe('yesterday', 0, 0)
+  assert.equal(clock.offsetMs, 0)
+})
+
+test('however a server that agrees with us rounds its Date, the offset is nothing', () => {
+  const answers = fc.array(
+    fc.record({
+      at: fc.integer({ min: 0, max: 1e9 }),
+      age: fc.integer({ min: 0, max: 999 }),
+      trip: fc.integer({ min: 0, max: 5000 }),
+    }),
+  )
+  fc.assert(
+    fc.property(answers, seen => {
+      const clock = new ServerClock()
+      for (const answer of seen) observe(clock, { ...answer, ahead: 0 })
+      return clock.offsetMs === 0
+    }),
+  )
+})
+
+test('an offset is found to within two seconds, and never on the wrong side', () => {
+  const answers = fc.array(fc.record({ at: fc.integer({ min: 0, max: 1e9 }), age: fc.integer({ min: 0, max: 999 }) }), {
+    minLength: 1,
+  })
+  fc.assert(
+    fc.property(answers, fc.integer({ min: 2000, max: 1e8 }), fc.boolean(), (seen, distance, isBehind) => {
+      const clock = new ServerClock()
+      const ahead = isBehind ? -distance : distance
+      for (const answer of seen) observe(clock, { ...answer, ahead })
+      return Math.abs(clock.offsetMs - ahead) <= 2000 && (isBehind ? clock.offsetMs <= 0 : clock.offsetMs >= 0)
+    }),
+  )
+})
+
+test('a clock that is set anew is followed', () => {
+  const clock = new ServerClock()
+  observe(clock, { at: 10_000, ahead: 60_000 })
+  observe(clock, { at: 20_000, ahead: 0 })
+  assert.equal(clock.offsetMs, 0)
+  observe(clock, { at: 30_000, ahead: -60_000 })
+  assert.ok(clock.offsetMs < -57_000)
+})
