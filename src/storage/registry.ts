@@ -16,6 +16,7 @@ type OpenRemote = (data: StorageBlock['data'], context: StorageContext) => Remot
 
 /** By slug. `local-file-system` is no remote: asking whether a local folder has changed costs as much as copying it. */
 const drivers: Readonly<Record<string, () => Promise<OpenRemote>>> = {
+  'remote-file-system': async () => (await import('./remote-file-system.ts')).openRemoteFileSystem,
   s3: async () => (await import('./s3.ts')).openS3,
   's3-bucket': async () => (await import('./s3-bucket.ts')).openS3Bucket,
 }

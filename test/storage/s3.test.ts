@@ -34,6 +34,18 @@ const plain = (place: S3Place): StorageBlock => ({
   },
 })
 
+const url = (place: S3Place): StorageBlock => ({
+  slug: 'remote-file-system',
+  data: {
+    basepath: `s3://${place.bucket}/flows/`,
+    settings: {
+      key: place.accessKeyId,
+      secret: place.secretAccessKey,
+      client_kwargs: { endpoint_url: place.endpoint },
+    },
+  },
+})
+
 const contract = {
   requirement: 's3',
   secret,
@@ -51,6 +63,8 @@ testContract({
   name: 's3 on MinIO, by AWS_ENDPOINT_URL',
   open: () => openS3Place('s3', plain, ({ endpoint }) => ({ AWS_ENDPOINT_URL: endpoint })),
 })
+
+testContract({ ...contract, name: 'remote-file-system s3:// on MinIO', open: () => openS3Place('s3', url) })
 
 testContract({
   ...contract,
