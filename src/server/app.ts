@@ -1,6 +1,6 @@
 // All routes under one roof, behind the checks that every request passes: who asks, in which version, how much.
 
-import { Hono } from 'hono'
+import { type Context, Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
@@ -68,12 +68,23 @@ export function buildApp({ database, bell, logger, allowedHosts }: AppOptions): 
 
   app.notFound(context => context.json({ detail: 'Not Found' }, 404))
   app.onError((error, context) => {
-    if (error instanceof Refusal) return context.json(error.body, error.status)
+    if (error instanceof Refusal) return respond(context, error)
+    // JSON that nests some thousand levels deep can be read but not written again.
+    if (error instanceof RangeError) return respond(context, refuse(422, 'The request body is nested too deeply.'))
     // The body may hold secrets; method and path are enough to find the bug.
     logger.error({ method: context.req.method, path: context.req.path, error: describeError(error) }, 'request failed')
     return context.json({ exception_message: 'Internal Server Error' }, 500)
   })
   return app
+}
+
+/** An answer to an invalid request echoes it, which may be more than can be written. */
+function respond(context: Context, { body, status }: Refusal): Response {
+  try {
+    return context.json(body, status)
+  } catch {
+    return context.json({ ...body, request_body: null }, status)
+  }
 }
 
 /** A page of another site, or a name of another site that leads to this machine, has no business here. */

@@ -5,12 +5,13 @@ import type { FlowRunPolicy } from './orchestration.ts'
 import { texts } from './requests.ts'
 import type { TaskRunPolicy } from './task-orchestration.ts'
 
-const wholeSeconds = v.pipe(v.number(), v.minValue(0), v.transform(Math.trunc))
+/** At most some thirty years: what is longer leaves the calendar. */
+const wholeSeconds = v.pipe(v.number(), v.minValue(0), v.maxValue(1e9), v.transform(Math.trunc))
 const retries = v.nullish(v.pipe(v.number(), v.safeInteger()), null)
 
 const FlowRunPolicyBody = v.object({
   max_retries: v.nullish(v.number(), 0),
-  retry_delay_seconds: v.nullish(v.number(), 0),
+  retry_delay_seconds: v.nullish(v.pipe(v.number(), v.maxValue(1e9)), 0),
   retries,
   retry_delay: v.nullish(wholeSeconds, null),
   pause_keys: v.nullish(texts, []),
@@ -32,7 +33,7 @@ export const FlowRunPolicySchema = v.pipe(
 
 const TaskRunPolicyBody = v.object({
   max_retries: v.nullish(v.number(), 0),
-  retry_delay_seconds: v.nullish(v.number(), 0),
+  retry_delay_seconds: v.nullish(v.pipe(v.number(), v.maxValue(1e9)), 0),
   retries,
   retry_delay: v.nullish(v.union([wholeSeconds, v.pipe(v.array(wholeSeconds), v.maxLength(50))]), null),
   retry_jitter_factor: v.nullish(v.pipe(v.number(), v.minValue(0)), null),

@@ -5,6 +5,10 @@
 const FORM =
   /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):?(\d\d)(?::?(\d\d)(?:[.,](\d{1,9}))?)?\s*(Z|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?)?$/i
 
+/** The years that have four digits, so that comparing texts stays comparing times. */
+const FIRST_MS = Date.parse('0001-01-01T00:00:00Z')
+const LAST_MS = Date.parse('9999-12-30T00:00:00Z')
+
 let lastMicros = 0
 
 /** Now. Each answer is later than the one before, so states and logs keep the order in which they were written. */
@@ -17,10 +21,13 @@ export function now(): string {
 export function readTime(text: string): string | undefined {
   const parts = FORM.exec(text.trim())
   if (!parts) return undefined
-  const [, year, month, day, hour = '0', minute = '0', second = '0', fraction = '', offset = 'Z'] = parts
-  const ms = Date.UTC(Number(year), Number(month) - 1, Number(day), Number(hour), Number(minute), Number(second))
-  if (!Number.isFinite(ms) || new Date(ms).getUTCDate() !== Number(day) || Number(hour) > 23) return undefined
-  return fromMicros((ms - readOffset(offset)) * 1000 + Number(fraction.padEnd(6, '0').slice(0, 6)))
+  const [, year, month, day, hour = '00', minute = '00', second = '00', fraction = '', offset = 'Z'] = parts
+  const ms = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
+  // A 30th of February is taken for a 2nd of March otherwise.
+  if (Number.isNaN(ms) || new Date(ms).getUTCDate() !== Number(day)) return undefined
+  const utcMs = ms - readOffset(offset)
+  if (utcMs < FIRST_MS || utcMs > LAST_MS) return undefined
+  return fromMicros(utcMs * 1000 + Number(fraction.padEnd(6, '0').slice(0, 6)))
 }
 
 function readOffset(offset: string): number {
