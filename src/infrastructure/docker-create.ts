@@ -26,6 +26,8 @@ export const label = {
 /** Facts of the machine and the engine that the rules depend on. */
 export interface CreateFacts {
   readonly engineVersion: string
+  /** How many containers of this attempt were given up before they were started: each has a name of its own. */
+  readonly generation: number
   /** `process.platform` of the agent: host networking is Linux' alone. */
   readonly platform: string
 }
@@ -70,7 +72,13 @@ export function buildCreatePlan(spec: RunSpec, settings: DockerSettings, facts: 
       ...(settings.privileged ? { Privileged: true } : {}),
     },
   }
-  return { name: containerName(spec.name, spec.attempt), image, command: words[0] ?? '', body, moreNetworks }
+  return {
+    name: containerName(spec.name, spec.attempt, facts.generation),
+    image,
+    command: words[0] ?? '',
+    body,
+    moreNetworks,
+  }
 }
 
 /** What Prefect fills in when a block is created; a stored block nearly always names its image. */
@@ -78,17 +86,18 @@ export const defaultImage = 'prefecthq/prefect:2-python3.11'
 
 /**
  * Prefect's readable slug and the attempt: a second create for one attempt is refused by the engine. 250 characters are
- * Prefect's limit for the whole.
+ * Prefect's limit for the whole. A start is asked for by name, so a name is not used again once a start may be under way.
  */
-export function containerName(name: string, attempt: string): string {
+export function containerName(name: string, attempt: string, generation: number): string {
+  const end = generation === 0 ? attempt : `${attempt}-${generation + 1}`
   const slug = name
     .normalize('NFKD')
     .replace(/\p{M}/gu, '')
     .replace(/[^A-Za-z0-9_.-]+/g, '-')
     .replace(/-{2,}/g, '-')
-    .slice(0, 250 - 1 - attempt.length)
+    .slice(0, 250 - 1 - end.length)
     .replace(/^[-_.]+|[-_.]+$/g, '')
-  return `${slug || 'rigel'}-${attempt}`
+  return `${slug || 'rigel'}-${end}`
 }
 
 export function buildDockerLabels(spec: RunSpec, settings: DockerSettings): Record<string, string> {

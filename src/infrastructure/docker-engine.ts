@@ -11,7 +11,7 @@ import { type CallLimits, EngineError, isRefusal, Transport } from './docker-tra
 import type { Tunnel } from './docker-tunnel.ts'
 
 /** Milliseconds. A create or start takes long on a busy disk; callers look meanwhile whether it came about. */
-const deadline = { look: 5_000, change: 60_000, begin: 15_000, upload: 600_000 } as const
+const deadline = { look: 5_000, stream: 5_000, step: 15_000, change: 60_000, upload: 600_000 } as const
 
 /** The newest API whose answers we know (Docker 28); an older engine is spoken to in its own. */
 const newestApi = '1.51'
@@ -118,19 +118,19 @@ export class DockerEngine {
 
   /** Asks it to end and forces it after `seconds`; answers when it has ended. False: there is no such container. */
   async stop(id: string, seconds: number, signal: AbortSignal): Promise<boolean> {
-    const limit = Math.ceil(seconds * 1000) + deadline.begin
+    const limit = Math.ceil(seconds * 1000) + deadline.step
     const docker = await this.#call(`stop container ${short(id)}`, limit, signal)
     return (await unlessMissing(docker.getContainer(id).stop({ t: Math.ceil(seconds) }))) !== undefined
   }
 
   /** SIGKILL. False: it is not there. A refusal with 409 says that it does not run. */
   async kill(id: string, signal: AbortSignal): Promise<boolean> {
-    const docker = await this.#call(`kill container ${short(id)}`, deadline.begin, signal)
+    const docker = await this.#call(`kill container ${short(id)}`, deadline.step, signal)
     return (await unlessMissing(docker.getContainer(id).kill({ signal: 'SIGKILL' }))) !== undefined
   }
 
   async rename(id: string, name: string, signal: AbortSignal): Promise<void> {
-    const docker = await this.#call(`rename container ${short(id)}`, deadline.begin, signal)
+    const docker = await this.#call(`rename container ${short(id)}`, deadline.step, signal)
     await docker.getContainer(id).rename({ name })
   }
 
@@ -152,7 +152,7 @@ export class DockerEngine {
   }
 
   async logs(id: string, query: LogQuery, signal: AbortSignal): Promise<Readable> {
-    const docker = await this.#call(`read the output of container ${short(id)}`, deadline.begin, signal)
+    const docker = await this.#call(`read the output of container ${short(id)}`, deadline.stream, signal)
     const answer = await docker.getContainer(id).logs({ ...query, stdout: true, stderr: true })
     return asStream(answer)
   }
@@ -164,13 +164,13 @@ export class DockerEngine {
 
   /** A tar archive of the file, or undefined when there is no such file. */
   async download(id: string, path: string, signal: AbortSignal): Promise<Readable | undefined> {
-    const docker = await this.#call(`read ${path} of container ${short(id)}`, deadline.begin, signal)
+    const docker = await this.#call(`read ${path} of container ${short(id)}`, deadline.step, signal)
     const answer = await unlessMissing(docker.getContainer(id).getArchive({ path }))
     return answer === undefined ? undefined : asStream(answer)
   }
 
   async connectNetwork(network: string, id: string, signal: AbortSignal): Promise<void> {
-    const docker = await this.#call(`connect container ${short(id)} to network "${network}"`, deadline.begin, signal)
+    const docker = await this.#call(`connect container ${short(id)} to network "${network}"`, deadline.step, signal)
     await docker.getNetwork(network).connect({ Container: id })
   }
 
@@ -197,7 +197,7 @@ export class DockerEngine {
 
   /** JSON lines of what happens to containers that have this label, from now on. */
   async events(labelKey: string, signal: AbortSignal): Promise<Readable> {
-    const docker = await this.#call('listen to the events of the Docker engine', deadline.begin, signal)
+    const docker = await this.#call('listen to the events of the Docker engine', deadline.stream, signal)
     const filters = { type: ['container'], label: [labelKey], event: ['die', 'destroy', 'kill', 'oom'] }
     return asStream(await docker.getEvents({ filters }))
   }

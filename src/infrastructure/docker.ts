@@ -14,6 +14,7 @@ import { resolveEndpoint } from './docker-endpoint.ts'
 import { type ContainerInfo, DockerEngine } from './docker-engine.ts'
 import { type Ended, EndWatch } from './docker-events.ts'
 import { readExit } from './docker-exit.ts'
+import { forgetGeneration, nextGeneration, readGeneration } from './docker-generation.ts'
 import { forgetPosition } from './docker-log-position.ts'
 import { chooseLogin } from './docker-login.ts'
 import { LogShipper, readTail } from './docker-logs.ts'
@@ -76,8 +77,13 @@ class DockerDriver implements DockerInfrastructure {
     if (pullPolicy(plan.image, settings) === 'ALWAYS') await this.#pull(plan.image, settings, signal)
     const { logger } = this.#options
     const cargo = { workspace: spec.workspace, files: spec.files }
-    const id = await launchContainer({ engine, plan, attempt: spec, cargo, fetchImage, logger }, signal)
-    return toHandle(engine, id, spec)
+    try {
+      const id = await launchContainer({ engine, plan, attempt: spec, cargo, fetchImage, logger }, signal)
+      return toHandle(engine, id, spec)
+    } catch (error) {
+      await nextGeneration(this.#options.runsDirectory, spec)
+      throw error
+    }
   }
 
   async wait(handle: Handle, output: OutputSink, signal: AbortSignal): Promise<Exit> {
@@ -134,6 +140,7 @@ class DockerDriver implements DockerInfrastructure {
     const find = async () => {
       for (const { Id } of await engine.list(marks, true, signal)) {
         // What has only been created is removed, or it would not be true that it will not start later.
+        await nextGeneration(this.#options.runsDirectory, attempt)
         if (await discardOnce(engine, Id, signal)) return toHandle(engine, Id, attempt)
       }
       return undefined
@@ -161,6 +168,7 @@ class DockerDriver implements DockerInfrastructure {
     }
     this.#isAutoRemoved.delete(id)
     await forgetPosition(this.#positionPath(handle))
+    await forgetGeneration(this.#options.runsDirectory, handle)
   }
 
   async collect(options: CollectOptions, signal: AbortSignal): Promise<Collected> {
@@ -202,7 +210,8 @@ class DockerDriver implements DockerInfrastructure {
   async #plan(spec: RunSpec, settings: DockerSettings, signal: AbortSignal): Promise<CreatePlan> {
     const { engine } = await this.#connect()
     const engineVersion = await this.#orHostTrouble(engine.version(signal), signal)
-    return buildCreatePlan(spec, settings, { engineVersion, platform: process.platform })
+    const generation = await readGeneration(this.#options.runsDirectory, spec)
+    return buildCreatePlan(spec, settings, { engineVersion, generation, platform: process.platform })
   }
 
   /** An engine that does not answer before anything was begun: the run is given back, for this is not its fault. */

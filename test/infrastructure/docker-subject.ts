@@ -37,11 +37,13 @@ export interface SubjectOptions {
   readonly environment?: Readonly<Record<string, string>>
   readonly settings?: Readonly<Record<string, unknown>>
   readonly pullStallSeconds?: number
+  /** The engine itself, by default the test engine. */
+  readonly host?: string
 }
 
 export async function makeDockerSubject(options: SubjectOptions = {}): Promise<DockerSubject> {
   const runsDirectory = await mkdtemp(join(tmpdir(), 'rigel-docker-'))
-  const engine = new DockerEngine(parseHost(dockerHost, undefined), undefined)
+  const engine = new DockerEngine(parseHost(options.host ?? dockerHost, undefined), undefined)
   const agentPrefix = randomBytes(4).toString('hex')
   const log: string[] = []
   const logger: Logger = createLogger({

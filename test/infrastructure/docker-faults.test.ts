@@ -1,0 +1,245 @@
+// What is lost, delayed or cut between the agent and the engine starts nothing twice, loses nothing and ends in the truth.
+
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { RunSpec } from '../../src/infrastructure/infrastructure.ts'
+import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
+import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
+import { dockerLedger, type Ledger } from './docker-ledger.ts'
+import { DockerProxy, type Fault } from './docker-proxy.ts'
+import { type DockerSubject, makeDockerSubject, unstopped } from './docker-subject.ts'
+
+const options = { ...needs('docker'), timeout: 120_000 }
+/** How soon a run's end must be known, whatever was lost. */
+const soonMs = 15_000
+
+interface Stage extends AsyncDisposable {
+  readonly proxy: DockerProxy
+  readonly subject: DockerSubject
+  readonly ledger: Ledger
+  spec(script: string, overrides?: Partial<RunSpec>): Promise<RunSpec>
+}
+
+async function makeStage(): Promise<Stage> {
+  const stack = new AsyncDisposableStack()
+  const proxy = stack.use(await DockerProxy.start())
+  const ledger = stack.use(await dockerLedger())
+  const subject = stack.use(await makeDockerSubject({ environment: proxy.environment, settings: ledger.settings }))
+  return {
+    proxy,
+    subject,
+    ledger,
+    spec: (script, overrides) => subject.spec(`echo START >> /ledger/marks; ${script}`, overrides),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}
+
+/** Runs it to its end through the proxy and gives the exit. */
+async function runThrough({ subject }: Stage, spec: RunSpec) {
+  const handle = await subject.infrastructure.submit(spec, unstopped)
+  return await subject.infrastructure.wait(handle, () => {}, unstopped)
+}
+
+const create = /^POST \/containers\/create/
+const start = /^POST \/containers\/[^/]+\/start/
+const inspect = /^GET \/containers\/[^/]+\/json/
+const events = /^GET \/events/
+const logs = /^GET \/containers\/[^/]+\/logs/
+
+const launchFaults: readonly (readonly [string, RegExp, Fault, number])[] = [
+  ['the answer to the create call is lost', create, { kind: 'lose' }, 1],
+  ['the answer to the create call is lost three times', create, { kind: 'lose' }, 3],
+  ['the create call never arrives, twice', create, { kind: 'drop' }, 2],
+  ['the create call arrives after its connection broke', create, { kind: 'late', ms: 1_500 }, 1],
+  ['the create call is never answered', create, { kind: 'hang' }, 1],
+  ['the create call is answered with 503, twice', create, { kind: 'refuse', status: 503 }, 2],
+  ['the answer to the start call is lost', start, { kind: 'lose' }, 1],
+  ['the start call never arrives, twice', start, { kind: 'drop' }, 2],
+  ['the start call is never answered', start, { kind: 'hang' }, 1],
+  ['the start call is answered with 503, twice', start, { kind: 'refuse', status: 503 }, 2],
+  ['looks at the container are lost', inspect, { kind: 'lose' }, 4],
+]
+
+for (const [what, call, fault, times] of launchFaults) {
+  test(`when ${what}, the run is started exactly once and its end is known`, options, async () => {
+    await using stage = await makeStage()
+    stage.proxy.on(call, fault, times)
+    const exit = await runThrough(stage, await stage.spec('exit 4'))
+    assert.equal(exit.kind === 'exited' && exit.statusCode, 4)
+    assert.deepEqual(await stage.ledger.lines(), ['START'])
+    const own = await stage.subject.engine.list([`io.rigel.agent=${stage.subject.agentPrefix}`], true, unstopped)
+    assert.equal(own.length, 1, 'no second container is left behind')
+  })
+}
+
+test('a start call that arrives after it was given up does not start the run a second time', options, async () => {
+  await using stage = await makeStage()
+  // Long enough for the second start to have come and gone.
+  stage.proxy.on(start, { kind: 'late', ms: 4_000 })
+  const exit = await runThrough(stage, await stage.spec('exit 0'))
+  assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
+  await delay(5_000)
+  assert.deepEqual(await stage.ledger.lines(), ['START'])
+})
+
+test('a start call that arrives after a stop of the submission starts nothing', options, async () => {
+  await using stage = await makeStage()
+  stage.proxy.on(start, { kind: 'late', ms: 2_000 })
+  const stop = new AbortController()
+  const spec = await stage.spec('exit 0')
+  const submitting = stage.subject.infrastructure.submit(spec, stop.signal)
+  submitting.catch(() => {})
+  await until(() => stage.proxy.count(start) > 0)
+  stop.abort(new Error('cancelled'))
+  await assert.rejects(submitting, /cancelled/)
+  assert.equal(await stage.subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
+  await delay(3_000)
+  assert.deepEqual(await stage.ledger.lines(), [])
+})
+
+test('an agent that died before its start call arrived: the next one starts it once', options, async () => {
+  await using stage = await makeStage()
+  const spec = await stage.spec('exit 0')
+  stage.proxy.on(start, { kind: 'late', ms: 1_500 })
+  const stop = new AbortController()
+  const first = stage.subject.infrastructure.submit(spec, stop.signal)
+  first.catch(() => {})
+  await until(() => stage.proxy.count(start) > 0)
+  // The first agent hangs from here on, as one that was killed does; the second goes to the engine directly.
+  stage.proxy.on(/./, { kind: 'swallow' }, 1_000)
+  const next = stage.subject.startAnew({ DOCKER_HOST: process.env.RIGEL_TEST_DOCKER_HOST ?? '' })
+  const found = await next.reattach(spec, undefined, unstopped)
+  const handle = found ?? (await next.submit(spec, unstopped))
+  await next.wait(handle, () => {}, unstopped)
+  await delay(2_500)
+  assert.deepEqual(await stage.ledger.lines(), ['START'])
+  stop.abort()
+  stage.proxy.heal()
+  await Promise.allSettled([first])
+})
+
+test(
+  'one event stream serves any number of containers, and none is left when nothing is watched',
+  options,
+  async () => {
+    await using stage = await makeStage()
+    const { infrastructure } = stage.subject
+    const stop = new AbortController()
+    const specs = await Promise.all(Array.from({ length: 8 }, () => stage.spec('sleep 60')))
+    const handles = await Promise.all(specs.map(spec => infrastructure.submit(spec, unstopped)))
+    const waiting = handles.map(handle => infrastructure.wait(handle, () => {}, stop.signal))
+    for (const one of waiting) one.catch(() => {})
+    await until(() => stage.proxy.openEventStreams === 1)
+    const looksBefore = stage.proxy.count(inspect)
+    await delay(2_000)
+    assert.equal(stage.proxy.openEventStreams, 1)
+    assert.equal(stage.proxy.count(events), 1)
+    assert.ok(stage.proxy.count(inspect) - looksBefore <= 1, 'containers are not polled one by one')
+    stop.abort(new Error('enough'))
+    await Promise.allSettled(waiting)
+    await until(() => stage.proxy.openEventStreams === 0)
+  },
+)
+
+const watchFaults: readonly (readonly [string, RegExp, Fault])[] = [
+  ['the event stream is silent', events, { kind: 'swallow' }],
+  ['the event stream begins and then says nothing', events, { kind: 'mute' }],
+  ['the event stream is refused', events, { kind: 'refuse', status: 500 }],
+  ['the output stream is never answered', logs, { kind: 'swallow' }],
+  ['the output stream begins and then says nothing', logs, { kind: 'mute' }],
+  ['the first look is never answered', inspect, { kind: 'swallow' }],
+]
+
+for (const [what, call, fault] of watchFaults) {
+  test(`when ${what}, the end of a run is known within 15 s`, options, async () => {
+    await using stage = await makeStage()
+    const { infrastructure } = stage.subject
+    const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 3'), unstopped)
+    stage.proxy.on(call, fault, call === events ? 1_000 : 1)
+    const lines: string[] = []
+    const began = performance.now()
+    const exit = await infrastructure.wait(handle, batch => void lines.push(...batch), unstopped)
+    assert.equal(exit.kind === 'exited' && exit.statusCode, 3)
+    assert.ok(performance.now() - began < 2_000 + soonMs, `took ${performance.now() - began} ms`)
+    assert.deepEqual(lines, ['said'])
+    assert.deepEqual(exit.outputTail, ['said'])
+    stage.proxy.cutAll()
+  })
+}
+
+test('connections that are cut again and again neither lose nor double a line', options, async () => {
+  await using stage = await makeStage()
+  const { infrastructure } = stage.subject
+  const script = 'i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 5'
+  const handle = await infrastructure.submit(await stage.spec(script), unstopped)
+  const lines: string[] = []
+  const waiting = infrastructure.wait(handle, batch => void lines.push(...batch), unstopped)
+  for (let cut = 0; cut < 10; cut++) {
+    await delay(350)
+    stage.proxy.cutAll()
+  }
+  const exit = await waiting
+  assert.equal(exit.kind === 'exited' && exit.statusCode, 5)
+  assert.deepEqual(
+    lines,
+    Array.from({ length: 300 }, (_, index) => `line ${index}`),
+  )
+})
+
+test(
+  'an engine that cannot be reached for a while: the run is neither lost nor reported meanwhile',
+  options,
+  async () => {
+    await using stage = await makeStage()
+    const { infrastructure } = stage.subject
+    const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 6'), unstopped)
+    let isOver = false
+    const waiting = infrastructure
+      .wait(handle, () => {}, unstopped)
+      .finally(() => {
+        isOver = true
+      })
+    await delay(500)
+    await stage.proxy.down()
+    await delay(5_000)
+    assert.equal(isOver, false)
+    await stage.proxy.listen()
+    const exit = await waiting
+    assert.equal(exit.kind === 'exited' && exit.statusCode, 6)
+    assert.deepEqual(exit.outputTail, ['said'])
+  },
+)
+
+test('an engine that is not there blames the host, so that the run is given back', options, async () => {
+  await using subject = await makeDockerSubject({ environment: { DOCKER_HOST: 'unix:///nonexistent/docker.sock' } })
+  const spec = await subject.spec('exit 0')
+  await assert.rejects(
+    subject.infrastructure.submit(spec, unstopped),
+    (error: unknown) =>
+      error instanceof InfrastructureError && error.blame === 'host' && /socket does not exist/.test(error.message),
+  )
+})
+
+test('whether something was started is not answered before the engine has said so', options, async () => {
+  await using stage = await makeStage()
+  const { infrastructure } = stage.subject
+  const spec = await stage.spec('sleep 30')
+  const handle = await infrastructure.submit(spec, unstopped)
+  await stage.proxy.down()
+  const finding = stage.subject.startAnew(stage.proxy.environment).reattach(spec, undefined, unstopped)
+  await delay(1_500)
+  await stage.proxy.listen()
+  assert.deepEqual(await finding, handle)
+})
+
+test('a kill whose answers are lost ends the run all the same', options, async () => {
+  await using stage = await makeStage()
+  const { infrastructure } = stage.subject
+  const handle = await infrastructure.submit(await stage.spec("trap '' TERM; while :; do sleep 0.1; done"), unstopped)
+  stage.proxy.on(/^POST \/containers\/[^/]+\/stop/, { kind: 'drop' }, 2)
+  await infrastructure.kill(handle, 1, unstopped)
+  const exit = await infrastructure.wait(handle, () => {}, unstopped)
+  assert.equal(exit.kind === 'exited' && exit.signal, 'SIGKILL')
+})
