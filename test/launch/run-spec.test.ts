@@ -34,7 +34,7 @@ function makeInput({ slug, data, ...rest }: Partial<LaunchInput> & { slug?: stri
     },
     flowName: 'report',
     block,
-    workspace: '/work/space',
+    workspace: '/var/space',
     found: 'missing',
     baseEnvironment: { PREFECT_API_URL: 'http://127.0.0.1:4200/api' },
     python: { setting: undefined, virtualEnv: undefined },
@@ -77,7 +77,7 @@ test('a Python flow as a process is started through the shim, with the workspace
       'prefect.io/deployment-updated': '2026-11-22T20:54:41.154234Z',
       'prefect.io/flow-name': 'report',
     },
-    workspace: '/work/space',
+    workspace: '/var/space',
     files: { 'engine-shim.py': '# shim' },
   })
 })
