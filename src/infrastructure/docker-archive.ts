@@ -21,24 +21,26 @@ export function isEmpty({ workspace, files }: Cargo): boolean {
   return workspace === undefined && Object.keys(files).length === 0
 }
 
-export function packArchive(cargo: Cargo, owner: Owner): Readable {
-  return Readable.from(writeArchive(cargo, owner), { objectMode: false })
+/** To be unpacked at `root`. */
+export function packArchive(cargo: Cargo, owner: Owner, root: '/' | '/rigel'): Readable {
+  return Readable.from(writeArchive(cargo, owner, root), { objectMode: false })
 }
 
-async function* writeArchive({ workspace, files }: Cargo, owner: Owner): AsyncGenerator<Buffer> {
-  yield folder('/rigel', 0o755, owner)
-  yield folder(containerFolders.files, 0o700, owner)
-  for (const [name, text] of Object.entries(files)) yield file(`${containerFolders.files}/${name}`, text, owner)
+async function* writeArchive({ workspace, files }: Cargo, owner: Owner, root: string): AsyncGenerator<Buffer> {
+  const below = (path: string) => path.slice(root === '/' ? 1 : root.length + 1)
+  if (root === '/') yield folder('rigel', 0o755, owner)
+  yield folder(below(containerFolders.files), 0o700, owner)
+  for (const [name, text] of Object.entries(files)) yield file(`${below(containerFolders.files)}/${name}`, text, owner)
   if (workspace === undefined) {
     yield Buffer.alloc(1024)
     return
   }
-  yield folder(containerFolders.workspace, 0o755, owner)
+  yield folder(below(containerFolders.workspace), 0o755, owner)
   // Without its own root, whose mode is 0700 here and would shut out a program that changes its user.
   const pack = create(
     {
       cwd: workspace,
-      prefix: containerFolders.workspace.slice(1),
+      prefix: below(containerFolders.workspace),
       onWriteEntry: entry => {
         if (!('stat' in entry) || !entry.stat) return
         entry.stat.uid = owner.uid
@@ -52,13 +54,13 @@ async function* writeArchive({ workspace, files }: Cargo, owner: Owner): AsyncGe
 }
 
 function folder(path: string, mode: number, owner: Owner): Buffer {
-  return header({ path: `${path.slice(1)}/`, mode, size: 0, type: 'Directory', ...owner })
+  return header({ path: `${path}/`, mode, size: 0, type: 'Directory', ...owner })
 }
 
 function file(path: string, text: string, owner: Owner): Buffer {
   const content = Buffer.from(text)
   const padding = Buffer.alloc((512 - (content.length % 512)) % 512)
-  const head = header({ path: path.slice(1), mode: 0o600, size: content.length, type: 'File', ...owner })
+  const head = header({ path, mode: 0o600, size: content.length, type: 'File', ...owner })
   return Buffer.concat([head, content, padding])
 }
 

@@ -159,7 +159,9 @@ function putKwarg(
   if (value === null || value === undefined) return
   const special = SPECIAL[name]
   if (special) {
-    Object.assign(into.host, special(path, value))
+    const fields = special(path, value)
+    Object.assign(into.host, fields.host)
+    Object.assign(into.config, fields.config)
     return
   }
   for (const [table, target] of [
@@ -176,16 +178,16 @@ function putKwarg(
 }
 
 /** Names of the command line whose values take more than a new name. */
-const SPECIAL: Readonly<Record<string, (path: string, value: unknown) => Record<string, unknown>>> = {
+const SPECIAL: Readonly<Record<string, (path: string, value: unknown) => Partial<CreateFields>>> = {
   cpus: (path, value) => {
     const cpus = Number(value)
     if (!(cpus > 0)) throw fault(path, 'must be a number of processors, such as 1.5')
-    return { NanoCpus: Math.round(cpus * 1e9) }
+    return { host: { NanoCpus: Math.round(cpus * 1e9) } }
   },
   gpus: (path, value) => {
     const count = value === 'all' ? -1 : Number(value)
     if (!Number.isInteger(count)) throw fault(path, 'must be "all" or a number')
-    return { DeviceRequests: [{ Count: count, Capabilities: [['gpu']] }] }
+    return { host: { DeviceRequests: [{ Count: count, Capabilities: [['gpu']] }] } }
   },
   ports: (path, value) => {
     if (!isObject(value)) throw fault(path, 'must be an object such as {"8080/tcp": 80}')
@@ -193,7 +195,11 @@ const SPECIAL: Readonly<Record<string, (path: string, value: unknown) => Record<
       port.includes('/') ? port : `${port}/tcp`,
       [{ HostPort: host === null ? '' : readKind(path, 'text', host) }],
     ])
-    return { PortBindings: Object.fromEntries(bindings) }
+    const exposed = bindings.map(([port]): [string, unknown] => [port, {}])
+    return {
+      host: { PortBindings: Object.fromEntries(bindings) },
+      config: { ExposedPorts: Object.fromEntries(exposed) },
+    }
   },
 }
 

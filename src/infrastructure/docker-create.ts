@@ -37,6 +37,8 @@ export interface CreatePlan {
   readonly image: string
   /** The first word of the command, for messages. */
   readonly command: string
+  /** An existing folder of the container that its code and files can be unpacked into: `/`, or the volume at `/rigel`. */
+  readonly filesRoot: '/' | '/rigel'
   /** JSON for `POST /containers/create`. Holds secrets. */
   readonly body: Readonly<Record<string, unknown>>
   /** Networks to connect after the create call, for older engines take one only. */
@@ -49,12 +51,13 @@ export function buildCreatePlan(spec: RunSpec, settings: DockerSettings, facts: 
   const hasFiles = spec.workspace !== undefined || Object.keys(spec.files).length > 0
   const { host, config } = settings.create
   const image = settings.image ?? defaultImage
+  // Docker refuses to copy into a read-only root, but not into a volume, which goes with the container.
+  const needsVolume = hasFiles && host.ReadonlyRootfs === true
   const words = spec.command.map(word => resolveValue(word, containerFolders))
   const body = {
     ...(spec.workspace === undefined ? {} : { WorkingDir: containerFolders.workspace }),
     ...config,
-    // Docker refuses to copy into a read-only root, but not into a volume; it goes with the container.
-    ...(hasFiles && host.ReadonlyRootfs ? { Volumes: { ...asObject(config.Volumes), '/rigel': {} } } : {}),
+    ...(needsVolume ? { Volumes: { ...asObject(config.Volumes), '/rigel': {} } } : {}),
     Image: image,
     Cmd: words,
     Env: buildEnv(spec, settings, networkMode),
@@ -76,6 +79,7 @@ export function buildCreatePlan(spec: RunSpec, settings: DockerSettings, facts: 
     name: containerName(spec.name, spec.attempt, facts.generation),
     image,
     command: words[0] ?? '',
+    filesRoot: needsVolume ? '/rigel' : '/',
     body,
     moreNetworks,
   }

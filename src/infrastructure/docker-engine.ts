@@ -157,9 +157,14 @@ export class DockerEngine {
     return asStream(answer)
   }
 
-  async upload(id: string, archive: Readable, signal: AbortSignal): Promise<void> {
+  /** Unpacks a tar archive at a folder that exists. */
+  async upload(
+    id: string,
+    { path, archive }: { readonly path: string; readonly archive: Readable },
+    signal: AbortSignal,
+  ): Promise<void> {
     const docker = await this.#call(`send files to container ${short(id)}`, deadline.upload, signal)
-    await docker.getContainer(id).putArchive(archive, { path: '/' })
+    await docker.getContainer(id).putArchive(archive, { path })
   }
 
   /** A tar archive of the file, or undefined when there is no such file. */

@@ -14,6 +14,14 @@ const CODE_MEANINGS: Readonly<Record<number, string>> = {
   127: 'often that a command, or the interpreter in the first line of a script, was not found',
 }
 
+/** Where nothing better is known. */
+const SIGNAL_MEANINGS: Readonly<Record<string, string>> = {
+  SIGKILL: 'often a person, the kernel when the machine ran out of memory, or a restart of the engine',
+  SIGTERM: 'often a person, or a service that was stopped',
+  SIGSEGV: 'a fault in native code: it touched memory that is not its own',
+  SIGABRT: 'it gave up by itself, often a failed assertion in native code',
+}
+
 export function readExit(ended: Ended, outputTail: readonly string[]): Exit {
   const { info } = ended
   if (!info) {
@@ -42,7 +50,10 @@ function explainEnd(
   else if (code !== 0 && ended.engineWasAway) {
     reasons.push('the Docker engine was restarted while it ran, which ends containers unless live-restore is on')
   }
-  if (signal !== undefined) reasons.push(`${signal} ended it, or it exited with code ${code} by itself`)
+  if (signal !== undefined) {
+    const guess = reasons.length === 0 ? SIGNAL_MEANINGS[signal] : undefined
+    reasons.push(`${signal} ended it${guess ? ` (${guess})` : ''}, or it exited with code ${code} by itself`)
+  }
   const meaning = CODE_MEANINGS[code]
   if (meaning) reasons.push(`exit code ${code} means ${meaning}`)
   if (code === 255 && ended.engineWasAway) reasons.push('255 is what the engine notes when it missed the end')

@@ -9,24 +9,33 @@ const longestPauseMs = 5_000
 /** How long an answer is waited for before one looks whether what was asked has come about, in milliseconds. */
 const lookEveryMs = 3_000
 
+export interface Patience {
+  readonly logger: Logger
+  readonly limitMs?: number
+  /** How many answers with an error of the engine's own (5xx) are enough. */
+  readonly refusals?: number
+}
+
 /**
  * Repeats a call that may be repeated until the engine answers it, however long that takes: what stands on it (a run that
  * may be alive) cannot be decided otherwise. Answers with an error of the engine's own are repeated as well. Rejects with
- * the signal's reason when the signal is aborted, with the last EngineError when `limitMs` is over.
+ * the signal's reason when the signal is aborted, with the last EngineError when `limitMs` or `refusals` is reached.
  */
 export async function patiently<Answer>(
   call: () => Promise<Answer>,
-  { logger, limitMs = Number.POSITIVE_INFINITY }: { readonly logger: Logger; readonly limitMs?: number },
+  { logger, limitMs = Number.POSITIVE_INFINITY, refusals = Number.POSITIVE_INFINITY }: Patience,
   signal: AbortSignal,
 ): Promise<Answer> {
   const startMs = performance.now()
+  let refused = 0
   for (let pauseMs = 250; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
     try {
       return await call()
     } catch (error) {
       signal.throwIfAborted()
       const mayPass = error instanceof EngineError && (error.status === undefined || error.status >= 500)
-      if (!mayPass || performance.now() - startMs > limitMs) throw error
+      if (error instanceof EngineError && error.kind === 'refused') refused += 1
+      if (!mayPass || refused >= refusals || performance.now() - startMs > limitMs) throw error
       logger.warn({ err: describeError(error) }, 'docker engine does not answer, trying again')
       await sleep(jitter(pauseMs, 0.2), signal)
       signal.throwIfAborted()

@@ -10,6 +10,7 @@
 // its way finds nothing. So after a rename, `created` means that nothing has run nor will.
 
 import { jitter, sleep } from '../async/sleep.ts'
+import { errorCode } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { type Cargo, isEmpty, packArchive } from './docker-archive.ts'
 import { type CreatePlan, isOurs } from './docker-create.ts'
@@ -157,7 +158,8 @@ async function takeTicket(launch: Launch, id: string, signal: AbortSignal): Prom
 }
 
 async function prepare(launch: Launch, id: string, signal: AbortSignal): Promise<void> {
-  const { engine, plan, cargo, logger } = launch
+  const { engine, plan, cargo } = launch
+  const patience = { ...launchPatience(launch), refusals: refusalTries }
   for (const network of plan.moreNetworks) {
     const connect = async () => {
       try {
@@ -167,16 +169,16 @@ async function prepare(launch: Launch, id: string, signal: AbortSignal): Promise
         if (!(error instanceof EngineError && /already exists in network/i.test(error.message))) throw error
       }
     }
-    await orExplain(patiently(connect, { logger, limitMs: engineAwayMs }, signal), signal)
+    await orExplain(patiently(connect, patience, signal), signal)
   }
   if (isEmpty(cargo)) return
   const send = async () => {
     const info = await engine.inspect(id, signal)
     if (!info) throw removedTooEarly(plan.name)
     const owner = await findOwner(engine, id, info.Config.User, signal)
-    await engine.upload(id, packArchive(cargo, owner), signal)
+    await engine.upload(id, { path: plan.filesRoot, archive: packArchive(cargo, owner, plan.filesRoot) }, signal)
   }
-  await orExplain(patiently(send, { logger, limitMs: engineAwayMs }, signal), signal)
+  await orExplain(patiently(send, patience, signal), signal)
 }
 
 async function startOnce(launch: Launch, { id, ticket: first }: Obtained, signal: AbortSignal): Promise<void> {
@@ -271,6 +273,10 @@ async function orExplain<Answer>(work: Promise<Answer>, signal: AbortSignal): Pr
     return await work
   } catch (error) {
     signal.throwIfAborted()
+    // Reading the workspace on this machine went wrong.
+    if (errorCode(error) !== undefined) {
+      throw new InfrastructureError('Could not send the flow code to the container', { blame: 'run', cause: error })
+    }
     if (!(error instanceof EngineError)) throw error
     throw toError(error, isSilence(error) || isHostTrouble(error.message) ? 'host' : 'run')
   }

@@ -145,14 +145,16 @@ interface Exchange {
   readonly limits: CallLimits
 }
 
-/** One request and its answer. Rejects with an EngineError, or with the signal's reason. */
+/** One request and its answer. Rejects with an EngineError, the signal's reason, or the failure of the body's source. */
 function exchange(request: ClientRequest, { body, isStream, limits }: Exchange): Promise<unknown> {
   const { signal, what, deadlineMs } = limits
   const { promise, resolve, reject } = Promise.withResolvers<unknown>()
   let isConnected = request.reusedSocket
   let response: IncomingMessage | undefined
+  let bodyFailure: Error | undefined
   const fail = (error: unknown) => {
     if (signal.aborted) return reject(signal.reason)
+    if (bodyFailure !== undefined) return reject(bodyFailure)
     if (error instanceof EngineError) return reject(error)
     reject(
       new EngineError(isConnected ? 'lost' : 'unreachable', `Could not ${what}: ${explainConnection(error)}`, {
@@ -198,7 +200,10 @@ function exchange(request: ClientRequest, { body, isStream, limits }: Exchange):
   }
   if (body instanceof Readable) {
     // A body that fails must not look like one that is complete.
-    body.once('error', error => end(error))
+    body.once('error', error => {
+      bodyFailure = error
+      end(error)
+    })
     body.pipe(request)
   } else request.end(body)
   return promise

@@ -244,7 +244,8 @@ class DockerDriver implements DockerInfrastructure {
     if (!ended.info) return shipper?.tail ?? []
     if (shipper?.hasSeenAll) return shipper.tail
     if (!shipper && ended.info.State.ExitCode === 0) return []
-    return await readTail(this.#logSource(engine, ended.info), signal)
+    const tail = await readTail(this.#logSource(engine, ended.info), signal)
+    return tail.length > 0 ? tail : (shipper?.tail ?? [])
   }
 
   #logSource(engine: DockerEngine, info: ContainerInfo) {
