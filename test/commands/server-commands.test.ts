@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import * as v from 'valibot'
 import { buildState } from '../../src/prefect/states.ts'
 import { makeDirectory } from '../support/directory.ts'
@@ -250,6 +251,8 @@ const stories: Readonly<Record<string, (server: TestServer) => Promise<void>>> =
       await log('two')
       await server.client.setFlowRunState(id, buildState(end, { message: 'so it ends' }), {}, forever)
       await started.saw(/so it ends/)
+      // An engine sends its last lines up to 2 s after its last state.
+      await delay(2000)
       await log('late')
       const { code, stdout, stderr } = await started.ended
       assert.equal(code, expected, stderr)
