@@ -1,5 +1,7 @@
 // What every room needs to know of errors: how to put one into a sentence for people.
 
+import { inspect } from 'node:util'
+
 /** An error whose message alone is meant for the person at the terminal: no stack is shown for it without `--debug`. */
 export class UserError extends Error {
   /** What to do about it, one sentence. */
@@ -19,7 +21,7 @@ export class UserError extends Error {
 export function describeError(error: unknown): string {
   const sentences: string[] = []
   for (let at = error; at !== undefined && at !== null && sentences.length < 5; ) {
-    const text = at instanceof Error ? at.message || at.name : String(at)
+    const text = at instanceof Error ? at.message || at.name : typeof at === 'string' ? at : inspect(at, { depth: 1 })
     if (!sentences.some(known => known.includes(text))) sentences.push(text)
     at = at instanceof Error ? at.cause : undefined
   }

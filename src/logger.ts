@@ -44,7 +44,8 @@ function prettyStream(destination: DestinationStream): DestinationStream {
 
 /** `12:00:00 info  flow run started  flow_run=… pid=12` from pino's JSON line. */
 function formatLine(line: string): string {
-  const { level, time, msg, ...fields } = JSON.parse(line) as Record<string, unknown>
+  const parsed: Record<string, unknown> = JSON.parse(line)
+  const { level, time, msg, ...fields } = parsed
   const shown = Object.entries(fields).map(([name, value]) => `${name}=${formatValue(value)}`)
   const clock = String(time).slice(11, 19)
   return `${clock} ${String(level).padEnd(5)} ${[msg, ...shown].join('  ')}\n`

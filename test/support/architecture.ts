@@ -48,7 +48,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   pino: ['logger.ts'],
   'smol-toml': ['config/'],
   tar: ['storage/', 'infrastructure/docker'],
-  undici: ['prefect/', 'storage/http.ts'],
+  undici: ['prefect/', 'storage/http.ts', 'storage/undici-parts.d.ts'],
   valibot: [''],
   yaml: ['commands/', 'config/'],
 }
@@ -102,10 +102,11 @@ export function findDriverBreaks(sources: Sources): readonly string[] {
   const drivers = imports
     .filter(({ from, isOwn, isLazy }) => isOwn && isLazy && posix.basename(from) === 'registry.ts')
     .map(({ to }) => to.replace(/\.ts$/, ''))
+  // The shortest, for what shares the beginning of its name is one family: `s3` and `s3-bucket`.
   const driverOf = (file: string): string | undefined =>
     drivers
       .filter(driver => file === `${driver}.ts` || file.startsWith(`${driver}-`))
-      .toSorted((a, b) => b.length - a.length)[0]
+      .toSorted((a, b) => a.length - b.length)[0]
   return imports.flatMap(({ from, to, isType, isLazy }) => {
     const driver = driverOf(to)
     if (driver === undefined || driverOf(from) === driver || isType) return []
