@@ -22,11 +22,12 @@ const runsPerCore = 4
 const prefectVersion = '2.20.25'
 
 export function buildAgentOptions(
-  { config, stdout }: Context,
+  context: Context,
   start: AgentStart,
   client: PrefectClient,
   logger: Logger,
 ): Omit<AgentOptions, 'onStop'> {
+  const { config } = context
   const { agent, paths, process, storage } = config
   return {
     client,
@@ -43,7 +44,7 @@ export function buildAgentOptions(
       launch: {
         baseEnvironment: config.prefectEnvironment,
         python: { setting: process.python, virtualEnv: config.environment.VIRTUAL_ENV },
-        enhancedCancellation: !isFalse(config.prefectEnvironment.PREFECT_EXPERIMENTAL_ENABLE_ENHANCED_CANCELLATION),
+        enhancedCancellation: agent.enhancedCancellation,
         prefectVersion,
       },
     },
@@ -55,7 +56,7 @@ export function buildAgentOptions(
       logger,
     },
     output: {
-      print: isPretty(config, stdout) ? line => void stdout.write(`${line}\n`) : undefined,
+      print: choosePrint(context),
       toApi: config.logging.toApiEnabled,
     },
     loadInfrastructure: openInfrastructure(config, logger),
@@ -63,6 +64,12 @@ export function buildAgentOptions(
     waitForLock: start.waitForLock,
     drainSeconds: agent.drainSeconds,
   }
+}
+
+/** Lines for people at a terminal, entries of the log elsewhere, nothing when it is switched off. */
+function choosePrint({ config, stdout }: Context): AgentOptions['output']['print'] {
+  if (!config.process.streamOutput) return () => undefined
+  return isPretty(config, stdout) ? line => void stdout.write(`${line}\n`) : undefined
 }
 
 /** The interpreter that runs flows when neither block nor deployment names one. */
@@ -83,9 +90,4 @@ function openInfrastructure(config: Config, logger: Logger): AgentOptions['loadI
     }
     return loadInfrastructure(type, context)
   }
-}
-
-/** As Prefect reads a boolean (pydantic's spellings). */
-function isFalse(value: string | undefined): boolean {
-  return ['0', 'false', 'f', 'no', 'n', 'off'].includes(value?.toLowerCase() ?? '')
 }

@@ -206,7 +206,7 @@ export const settings = {
     }),
     streamOutput: setting({
       kind: kind.truth,
-      doc: "Show the output of runs in the agent's own, unless the infrastructure block decides.",
+      doc: "Show the output of runs in the agent's own, where the infrastructure block asks for that (`stream_output`).",
     }),
   },
   status: {
