@@ -126,7 +126,9 @@ function readDial(dial: DialOptions): WireCall {
   }
   const path = isQuery ? `${dial.path.slice(0, -1)}${query.size > 0 ? `?${query.toString()}` : ''}` : dial.path
   if (dial.authconfig) {
-    headers['X-Registry-Auth'] = Buffer.from(JSON.stringify(dial.authconfig)).toString('base64url')
+    // The engine wants the padding that "base64url" leaves out, and takes a login without it for none.
+    const base64 = Buffer.from(JSON.stringify(dial.authconfig)).toString('base64')
+    headers['X-Registry-Auth'] = base64.replaceAll('+', '-').replaceAll('/', '_')
   }
   if (dial.file instanceof Readable) {
     headers['Content-Type'] = 'application/x-tar'

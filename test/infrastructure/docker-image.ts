@@ -24,7 +24,7 @@ export async function tagImage(reference: string, name: string): Promise<void> {
 
 export async function pushImage(reference: string, login: { username: string; password: string }): Promise<void> {
   const [repo, tag] = splitTag(reference)
-  const auth = Buffer.from(JSON.stringify({ ...login, serveraddress: repo.split('/')[0] })).toString('base64url')
+  const auth = Buffer.from(JSON.stringify({ ...login, serveraddress: repo.split('/')[0] })).toString('base64')
   const answer = await call('POST', `/images/${repo}/push?tag=${tag}`, undefined, { 'X-Registry-Auth': auth })
   if (answer.includes('"error"')) throw new Error(`push failed: ${answer}`)
 }

@@ -1,0 +1,215 @@
+// Images are pulled once for all who wait, with the right login, and every refusal is told in the registry's own words.
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { createServer as createSocketServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import test, { after, before } from 'node:test'
+import { promisify } from 'node:util'
+import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
+import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
+import { hasImage, pushImage, removeImage, tagImage } from './docker-image.ts'
+import { DockerProxy } from './docker-proxy.ts'
+import { busybox, type DockerSubject, makeDockerSubject, type SubjectOptions, unstopped } from './docker-subject.ts'
+
+const run = promisify(execFile)
+const registryScript = join(import.meta.dirname, '../support/engines/registry.sh')
+// The registry of the tests is installed from Debian's packages.
+const needed = needs('docker', 'root')
+const options = { ...needed, timeout: 120_000 }
+
+const registry = { host: '', username: '', password: '' }
+const pulled = () => `${registry.host}/team/flow:1`
+
+before(async () => {
+  if (needed.skip !== false) return
+  const { stdout } = await run(registryScript, ['start'])
+  const value = (name: string) => new RegExp(`^${name}=(.*)$`, 'm').exec(stdout)?.[1] ?? ''
+  registry.host = value('RIGEL_TEST_REGISTRY')
+  registry.username = value('RIGEL_TEST_REGISTRY_USER')
+  registry.password = value('RIGEL_TEST_REGISTRY_PASSWORD')
+  await tagImage(busybox, pulled())
+  await pushImage(pulled(), registry)
+  await removeImage(pulled())
+})
+
+after(async () => {
+  if (needed.skip !== false) return
+  await removeImage(pulled())
+  await run(registryScript, ['stop'])
+})
+
+const login = (password = registry.password) => ({
+  image_registry: { username: registry.username, password, registry_url: registry.host },
+})
+
+async function submit(settings: Record<string, unknown>, more: SubjectOptions = {}) {
+  await using subject = await makeDockerSubject({ ...more, settings })
+  const began = performance.now()
+  const error: unknown = await subject.infrastructure.submit(await subject.spec('true'), unstopped).then(
+    () => undefined,
+    failure => failure,
+  )
+  const containers = await subject.engine.list([`io.rigel.agent=${subject.agentPrefix}`], true, unstopped)
+  return { error, tookMs: performance.now() - began, containers: containers.length, log: subject.log }
+}
+
+async function refusal(settings: Record<string, unknown>, more: SubjectOptions = {}) {
+  const { error, tookMs, containers } = await submit(settings, more)
+  assert.ok(error instanceof InfrastructureError, `instead: ${String(error)}`)
+  assert.equal(containers, 0)
+  assert.ok(tookMs < 15_000, `took ${tookMs} ms`)
+  return error
+}
+
+test('with the login of its registry, a missing image is pulled', options, async () => {
+  await removeImage(pulled())
+  assert.equal((await submit({ image: pulled(), ...login() })).error, undefined)
+  assert.ok(await hasImage(pulled()))
+})
+
+test('without a login the refusal is told, and what to look at', options, async () => {
+  await removeImage(pulled())
+  const error = await refusal({ image: pulled() })
+  assert.equal(error.blame, 'run')
+  assert.match(error.message, /the registry refuses it \(.*\); does the block's image_registry hold the right login\?/)
+})
+
+test('a wrong password is refused, and stands in no message', options, async () => {
+  await removeImage(pulled())
+  const error = await refusal({ image: pulled(), ...login('not-the-password') })
+  assert.match(error.message, /the registry refuses it/)
+  assert.ok(!error.message.includes('not-the-password'))
+})
+
+test('the login of another registry is not sent', options, async () => {
+  await removeImage(pulled())
+  const { error, log } = await submit({
+    image: pulled(),
+    image_registry: { ...login().image_registry, registry_url: 'https://other.example' },
+  })
+  assert.match(String(error), /the registry refuses it/)
+  assert.ok(log.some(line => line.includes('login for another registry')))
+})
+
+test('what docker login has left on the machine is used', options, async () => {
+  await removeImage(pulled())
+  await using directory = await (await import('../support/directory.ts')).makeDirectory()
+  const auth = Buffer.from(`${registry.username}:${registry.password}`).toString('base64')
+  const { writeFile } = await import('node:fs/promises')
+  await writeFile(join(directory.path, 'config.json'), JSON.stringify({ auths: { [registry.host]: { auth } } }))
+  const environment = { DOCKER_HOST: process.env.RIGEL_TEST_DOCKER_HOST ?? '', DOCKER_CONFIG: directory.path }
+  assert.equal((await submit({ image: pulled() }, { environment })).error, undefined)
+})
+
+test('an unknown tag is told', options, async () => {
+  const error = await refusal({ image: `${registry.host}/team/flow:no-such-tag`, ...login() })
+  assert.equal(error.blame, 'run')
+  assert.match(error.message, /there is no such image or tag \(.*manifest unknown/)
+})
+
+test('a registry whose name cannot be found is tried three times', options, async () => {
+  const error = await refusal({ image: 'rigel.test/nobody:1' })
+  assert.equal(error.blame, 'run')
+  assert.match(error.message, /Could not pull image "rigel.test\/nobody:1": .*tried 3 times/)
+})
+
+test('a registry that accepts connections and says nothing is given up', options, async () => {
+  const sockets = new Set<Socket>()
+  const server = createSocketServer(socket => sockets.add(socket)).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  try {
+    const address = server.address()
+    const port = typeof address === 'object' ? address?.port : undefined
+    const error = await refusal({ image: `127.0.0.1:${port}/x:1` }, { pullStallSeconds: 3 })
+    assert.match(error.message, /no progress for 3 s/)
+  } finally {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  }
+})
+
+test('a stop during a pull ends the submission at once and starts nothing', options, async () => {
+  const sockets = new Set<Socket>()
+  const server = createSocketServer(socket => sockets.add(socket)).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  try {
+    await using subject = await makeDockerSubject()
+    const address = server.address()
+    const port = typeof address === 'object' ? address?.port : undefined
+    const spec = await subject.spec('true', { settings: { image: `127.0.0.1:${port}/x:1` } })
+    const stop = new AbortController()
+    const submitting = subject.infrastructure.submit(spec, stop.signal)
+    submitting.catch(() => {})
+    await until(() => sockets.size > 0)
+    const began = performance.now()
+    stop.abort(new Error('cancelled'))
+    await assert.rejects(submitting, /cancelled/)
+    assert.ok(performance.now() - began < 1_000)
+    assert.equal(await subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
+  } finally {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  }
+})
+
+test('a registry that fails in passing is asked again', options, async () => {
+  await removeImage(pulled())
+  await using proxy = await DockerProxy.start()
+  proxy.on(/^POST \/images\/create/, { kind: 'refuse', status: 500 }, 1)
+  proxy.on(/^POST \/images\/create/, { kind: 'drop' }, 1)
+  const { error } = await submit({ image: pulled(), ...login() }, { environment: proxy.environment })
+  assert.equal(error, undefined)
+  assert.equal(proxy.count(/^POST \/images\/create/), 3)
+})
+
+test('a registry that breaks answers off is told after three tries', options, async () => {
+  const server = createServer((_, answer) => answer.destroy()).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  try {
+    const address = server.address()
+    const port = typeof address === 'object' ? address?.port : undefined
+    assert.match((await refusal({ image: `127.0.0.1:${port}/x:1` })).message, /tried 3 times/)
+  } finally {
+    server.close()
+  }
+})
+
+async function submitTogether(subject: DockerSubject, count: number): Promise<void> {
+  const specs = await Promise.all(Array.from({ length: count }, () => subject.spec('true')))
+  await Promise.all(specs.map(spec => subject.infrastructure.submit(spec, unstopped)))
+}
+
+test('runs that wait for the same image share one pull', options, async () => {
+  await removeImage(pulled())
+  await using proxy = await DockerProxy.start()
+  proxy.on(/^POST \/images\/create/, { kind: 'delay', ms: 500 })
+  const settings = { image: pulled(), ...login() }
+  await using subject = await makeDockerSubject({ environment: proxy.environment, settings })
+  await submitTogether(subject, 6)
+  assert.equal(proxy.count(/^POST \/images\/create/), 1)
+})
+
+test('policy NEVER does not pull, and says that it forbids it', options, async () => {
+  await removeImage(pulled())
+  const error = await refusal({ image: pulled(), image_pull_policy: 'NEVER', ...login() })
+  assert.match(error.message, /policy NEVER forbids pulling it/)
+  assert.ok(!(await hasImage(pulled())))
+})
+
+test('policy ALWAYS asks the registry for an image that is there', options, async () => {
+  await using proxy = await DockerProxy.start()
+  const settings = { image: pulled(), image_pull_policy: 'ALWAYS', ...login() }
+  await submit(settings, { environment: proxy.environment })
+  assert.equal((await submit(settings, { environment: proxy.environment })).error, undefined)
+  assert.equal(proxy.count(/^POST \/images\/create/), 2)
+})
+
+test('IF_NOT_PRESENT does not ask the registry for an image that is there', options, async () => {
+  await using proxy = await DockerProxy.start()
+  assert.equal((await submit({ image: busybox }, { environment: proxy.environment })).error, undefined)
+  assert.equal(proxy.count(/^POST \/images\/create/), 0)
+})
