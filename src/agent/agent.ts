@@ -4,7 +4,7 @@
 import { accessSync, constants, mkdirSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { Scope } from '../async/scope.ts'
-import { jitter } from '../async/sleep.ts'
+import { jitter, sleep } from '../async/sleep.ts'
 import { Wake } from '../async/wake.ts'
 import { describeError, UserError } from '../errors.ts'
 import type { Infrastructure } from '../infrastructure/infrastructure.ts'
@@ -15,12 +15,13 @@ import type { AgentContext, AgentSettings } from './agent-context.ts'
 import { SharedReads } from './assignment.ts'
 import { Watch } from './cancellation.ts'
 import { Complaints } from './complaints.ts'
+import { drain } from './drain.ts'
 import { type Identity, newTransitionId, readIdentity } from './identity.ts'
+import { Intake } from './intake.ts'
 import { Journal } from './journal.ts'
-import { Lifecycle } from './lifecycle.ts'
 import { readHolder, StateLock } from './lock.ts'
 import { type OutputOptions, OutputRelay } from './output.ts'
-import { type DueRun, Poll, type PollOptions } from './poll.ts'
+import { Poll, type PollOptions } from './poll.ts'
 import { RunReader } from './reader.ts'
 import { newRecord, type RunRecord } from './record.ts'
 import { findOrphans, recoverRecord } from './recover.ts'
@@ -61,8 +62,8 @@ export interface AgentSignals {
 
 /** The look for claims without a record, every so many looks at the runs in hand. */
 const orphanLookEvery = 20
-/** Reports that are left when the agent ends what runs: this long, then the next start delivers them. */
-const lastReportsMs = 10_000
+/** Output that still waits for the API when the agent goes: this long, in milliseconds. */
+const lastOutputMs = 3_000
 
 /** Runs the agent until it is told to stop; returns how many runs were let go or are not reported yet. */
 export async function runAgent(options: AgentOptions, signals: AgentSignals): Promise<{ left: number }> {
@@ -114,14 +115,10 @@ export class Agent {
   readonly #wake = new Wake()
   readonly #slots: Slots
   readonly #poll: Poll
+  readonly #intake: Intake
   readonly #watch: Watch
   readonly #context: AgentContext
   readonly #resumed = new Set<string>()
-  /** Records of a later release: theirs alone. */
-  readonly #untouchable = new Set<string>()
-  #backlog: DueRun[] = []
-  #mayHaveMore = false
-  #lastPollAt: number | undefined
 
   constructor(options: AgentOptions, journal: Journal, lock: StateLock, identity: Identity) {
     const { client, logger, settings } = options
@@ -154,12 +151,24 @@ export class Agent {
       checkpoint: options.checkpoint ?? (() => undefined),
     }
     this.#watch = new Watch(this.#context)
+    this.#intake = new Intake({
+      poll: this.#poll,
+      slots: this.#slots,
+      trouble: this.#context.trouble,
+      wake: this.#wake,
+      intervalMs: settings.queryIntervalSeconds * 1000,
+      runOnce: options.runOnce,
+      begin: ({ run, shared }) => {
+        this.#resumed.delete(run.id)
+        this.#follow(newRecord(run, newTransitionId(identity)), shared)
+      },
+    })
   }
 
   /** What is well and what is not, part by part, for `/ready`; undefined means well. */
   get ailments(): Readonly<Record<'api' | 'host' | 'poll', string | undefined>> {
     const { health } = this.#options.client
-    const silentMs = this.#lastPollAt === undefined ? 0 : performance.now() - this.#lastPollAt
+    const silentMs = this.#intake.silentMs
     const isLate = silentMs > this.#options.settings.queryIntervalSeconds * 1000 * 4 + 60_000
     return {
       api: health.consecutiveFailures > 0 ? `the last ${health.consecutiveFailures} requests failed` : undefined,
@@ -168,144 +177,75 @@ export class Agent {
     }
   }
 
-  /** The loops turn: for a watchdog, which is not to end an agent only because the API or the host is sick. */
-  get isAlive(): boolean {
-    return this.ailments.poll === undefined
-  }
-
-  get counts(): { readonly held: number; readonly unreported: number; readonly limit: number } {
-    return { held: this.#slots.held, unreported: this.#slots.unreported, limit: this.#options.settings.limit }
-  }
-
   async run({ stopping, kill }: AgentSignals): Promise<{ left: number }> {
+    const { client, drainSeconds, onReady, onStop, runOnce, settings } = this.#options
     this.#lock.describe({ pid: process.pid, host: hostname(), runs: 0, draining: false })
     this.#resume()
-    this.#options.onReady?.(this)
-    const stopped = AbortSignal.any([stopping, kill])
-    const loops = new Scope(stopped)
-    loops.spawn(signal => this.#pollLoop(signal))
+    onReady?.(this)
     // The watch goes on while draining: a run can be cancelled at any time.
     this.#scope.spawn(() => this.#watchLoop(this.#detach.signal))
-    await loops.join()
-    await this.#drain(kill)
+    await this.#intake.run(AbortSignal.any([stopping, kill]))
+    await drain(
+      {
+        slots: this.#slots,
+        lock: this.#lock,
+        logger: this.#logger,
+        drainSeconds: runOnce && !stopping.aborted ? Number.POSITIVE_INFINITY : drainSeconds,
+        onStop,
+        cancelGraceSeconds: settings.cancelGraceSeconds,
+        canReport: () => client.health.consecutiveFailures < 3,
+      },
+      kill,
+    )
+    await Promise.race([this.#context.output.flush(), sleep(lastOutputMs, kill)])
     const left = this.#slots.lives.length
     this.#detach.abort(new Error('the agent lets go'))
     await this.#scope.join()
     return { left }
   }
 
-  // ---- resume ------------------------------------------------------------------------------------------------------
+  #follow(record: RunRecord, shared = new SharedReads()): void {
+    this.#slots.follow(record, shared, this.#context, this.#scope, this.#detach.signal)
+  }
 
   #resume(): void {
     for (const { flowRunId, found } of this.#journal.found()) {
       this.#resumed.add(flowRunId)
-      switch (found.kind) {
-        case 'readable':
-          this.#follow(found.record, new SharedReads())
-          break
-        case 'newer':
-          this.#untouchable.add(flowRunId)
-          this.#logger.error(
-            { flow_run_id: flowRunId, record_version: found.version },
-            'this run was taken over by a later release of Rigel; leaving it alone until that release is started again',
-          )
-          break
-        case 'unreadable':
-          this.#logger.error(
-            { flow_run_id: flowRunId, reason: found.reason },
-            'unreadable record set aside; asking server and infrastructure',
-          )
-          this.#scope.spawn(() => this.#recover(flowRunId))
+      if (found.kind === 'readable') this.#follow(found.record)
+      else {
+        this.#slots.bar(flowRunId)
+        if (found.kind === 'newer') this.#sayNewer(flowRunId, found.version)
+        else this.#scope.spawn(() => this.#recover(flowRunId, found.reason))
       }
     }
-    if (this.#slots.lives.length > 0)
-      this.#logger.info({ runs: this.#slots.lives.length }, 'resuming runs of an earlier life')
+    const runs = this.#slots.lives.length
+    if (runs > 0) this.#logger.info({ runs }, 'resuming runs of an earlier life')
   }
 
-  async #recover(flowRunId: string): Promise<void> {
-    this.#untouchable.add(flowRunId) // by the poll, until it is known what it is
+  #sayNewer(flowRunId: string, version: number): void {
+    this.#logger.error(
+      { flow_run_id: flowRunId, record_version: version },
+      'this run was taken over by a later release of Rigel; leaving it alone until that release is started again',
+    )
+  }
+
+  async #recover(flowRunId: string, reason: string): Promise<void> {
+    const fields = { flow_run_id: flowRunId, reason }
+    this.#logger.error(fields, 'unreadable record set aside; asking server and infrastructure')
     try {
       this.#journal.setAside(flowRunId)
       const record = await recoverRecord(this.#context, this.#identity, flowRunId, this.#detach.signal)
-      if (record) this.#follow(record, new SharedReads())
+      if (record) this.#follow(record)
       else this.#journal.keepAside(flowRunId)
+      this.#slots.unbar(flowRunId)
     } catch (error) {
       // The folder stays as it is, and the next start tries again.
-      if (!this.#detach.signal.aborted)
-        this.#logger.error({ flow_run_id: flowRunId, err: error }, 'could not recover the run')
-      return
-    }
-    this.#untouchable.delete(flowRunId)
-  }
-
-  // ---- poll --------------------------------------------------------------------------------------------------------
-
-  async #pollLoop(signal: AbortSignal): Promise<void> {
-    const intervalMs = this.#options.settings.queryIntervalSeconds * 1000
-    let nextPollAt = 0
-    while (!signal.aborted) {
-      this.#startBacklog()
-      const isDue = performance.now() >= nextPollAt
-      if (isDue || (this.#mayHaveMore && this.#backlog.length === 0 && this.#slots.free > 0)) {
-        nextPollAt = performance.now() + jitter(intervalMs, 0.2)
-        await this.#pollOnce(signal)
-        this.#startBacklog()
-        if (this.#options.runOnce && !this.#mayHaveMore) return
-        continue
-      }
-      await this.#wake.wait(nextPollAt - performance.now(), signal)
+      if (!this.#detach.signal.aborted) this.#logger.error({ ...fields, err: error }, 'could not recover the run')
     }
   }
-
-  /** Asks for somewhat more than can be started now, so that a burst costs few polls; what waits here grows old and is asked anew. */
-  async #pollOnce(signal: AbortSignal): Promise<void> {
-    const wanted = this.#slots.free + Math.min(this.#options.settings.limit, 50)
-    this.#lastPollAt = performance.now()
-    const isKnown = (flowRunId: string) => this.#slots.has(flowRunId) || this.#untouchable.has(flowRunId)
-    this.#backlog = await this.#poll.due(wanted, isKnown, signal)
-    this.#mayHaveMore = this.#backlog.length >= wanted
-  }
-
-  /** Claims as many as there are free slots, earliest first. */
-  #startBacklog(): void {
-    const freshMs = this.#options.settings.queryIntervalSeconds * 1000
-    if (this.#lastPollAt !== undefined && performance.now() - this.#lastPollAt > freshMs) this.#backlog = []
-    let allowance = this.#context.trouble.allowance(this.#slots.free)
-    while (allowance > 0) {
-      const due = this.#backlog.shift()
-      if (!due) return
-      if (this.#slots.has(due.run.id)) continue
-      this.#follow(newRecord(due.run, newTransitionId(this.#identity)), due.shared)
-      allowance--
-    }
-  }
-
-  #follow(record: RunRecord, shared: SharedReads): void {
-    const life = new Lifecycle(this.#context, record, shared, this.#detach.signal)
-    this.#slots.add(life)
-    this.#scope.spawn(async () => {
-      try {
-        await life.follow()
-      } catch (error) {
-        // A bug, met by one run, must not end the others: its record stays, and the next start takes it up again.
-        this.#logger.error(
-          { flow_run_id: record.flowRunId, err: error },
-          'internal error; this run is left until the next start',
-        )
-        this.#untouchable.add(record.flowRunId)
-      } finally {
-        this.#resumed.delete(record.flowRunId)
-        this.#slots.remove(life)
-        this.#wake.ring()
-      }
-    })
-  }
-
-  // ---- watch -------------------------------------------------------------------------------------------------------
 
   async #watchLoop(signal: AbortSignal): Promise<void> {
     const intervalMs = this.#options.settings.queryIntervalSeconds * 1000
-    const pause = new Wake()
     for (let look = 0; !signal.aborted; look++) {
       try {
         await this.#watch.look(this.#slots.lives, this.#poll.queues.length > 0, signal)
@@ -315,68 +255,16 @@ export class Agent {
         if (signal.aborted) return
         this.#context.complaints.say('watch', 'could not look at our runs on the server', { err: error })
       }
-      await pause.wait(jitter(intervalMs, 0.2), signal)
+      await sleep(jitter(intervalMs, 0.2), signal)
     }
   }
 
   async #adoptOrphans(signal: AbortSignal): Promise<void> {
     const queues = this.#poll.queues.map(queue => queue.id)
-    const isKnown = (flowRunId: string) => this.#slots.has(flowRunId) || this.#untouchable.has(flowRunId)
+    const isKnown = (flowRunId: string) => this.#slots.knows(flowRunId)
     for (const record of await findOrphans(this.#context, this.#identity, queues, isKnown, this.#logger, signal)) {
       await this.#journal.begin(record)
-      this.#follow(record, new SharedReads())
+      this.#follow(record)
     }
   }
-
-  // ---- drain -------------------------------------------------------------------------------------------------------
-
-  async #drain(kill: AbortSignal): Promise<void> {
-    const { drainSeconds, onStop, runOnce } = this.#options
-    const deadline = runOnce ? Number.POSITIVE_INFINITY : performance.now() + drainSeconds * 1000
-    let said = -1
-    while (this.#slots.lives.length > 0 && performance.now() < deadline && !kill.aborted) {
-      const runs = this.#slots.held
-      if (runs !== said) {
-        this.#lock.describe({ pid: process.pid, host: hostname(), runs, draining: true })
-        this.#logger.info({ runs, unreported: this.#slots.unreported }, drainPhrase(onStop))
-        said = runs
-      }
-      if (onStop === 'detach' && this.#lock.hasSuccessor()) {
-        this.#logger.info({ runs }, 'another agent waits for this state folder; letting go of the runs')
-        return
-      }
-      if (runs === 0 && (await this.#reportsGoNowhere())) break
-      await this.#wake.wait(500, kill)
-    }
-    if (this.#slots.held === 0) return
-    if (onStop === 'detach' && !kill.aborted) {
-      this.#logger.info({ runs: this.#slots.held }, 'letting go of the runs; the next agent takes them over')
-      return
-    }
-    await this.#endAll()
-  }
-
-  /** Waiting for reports makes sense only while the API answers; else the next start delivers them. */
-  async #reportsGoNowhere(): Promise<boolean> {
-    return this.#options.client.health.consecutiveFailures > 2
-  }
-
-  async #endAll(): Promise<void> {
-    this.#logger.warn(
-      { runs: this.#slots.held },
-      'ending the runs that are left; the next signal ends this process at once',
-    )
-    for (const life of this.#slots.lives) life.requestStop('agent-stopped')
-    const grace = this.#options.settings.cancelGraceSeconds * 1000
-    const deadline = performance.now() + grace + lastReportsMs
-    const never = new AbortController().signal
-    while (this.#slots.lives.length > 0 && performance.now() < deadline) await this.#wake.wait(200, never)
-    await this.#context.output.flush()
-  }
-}
-
-function drainPhrase(onStop: 'detach' | 'kill'): string {
-  return onStop === 'detach'
-    ? 'stopping: waiting for runs to end, then letting go of them; the next signal ends them'
-    : 'stopping: waiting for runs to end; the next signal ends them'
 }

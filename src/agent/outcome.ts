@@ -5,6 +5,7 @@
 
 import { constants } from 'node:os'
 import type { Exit } from '../infrastructure/infrastructure.ts'
+import { explainEngineExit } from '../launch/engine-exit.ts'
 import type { FlowRun, StateType } from '../prefect/types.ts'
 import { followUpId } from './identity.ts'
 import type { RunRecord } from './record.ts'
@@ -75,7 +76,10 @@ function decideExit(record: RunRecord, exit: Exit, state: StateType, stoppedRuns
       ? propose('COMPLETED', 'The command ended with exit code 0.')
       : propose('FAILED', withTail(describeExit(exit), exit))
   }
-  if (exit.statusCode !== 0) return propose('CRASHED', withTail(describeExit(exit), exit))
+  if (exit.statusCode !== 0) {
+    const explained = record.reports === 'engine' ? explainEngineExit(exit) : undefined
+    return propose('CRASHED', explained ?? withTail(describeExit(exit), exit))
+  }
   if (record.reports === 'command' && state === 'PENDING') {
     return propose('COMPLETED', 'The command ended with exit code 0 and has not reported a state of its own.')
   }

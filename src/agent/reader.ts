@@ -1,12 +1,15 @@
 // Reads of flow runs, put together: while one look is under way, further ones gather and go out as a single request.
 // A run is thereby looked at as often as safety asks for, and a burst still costs a fraction of a call each.
 
+import { sleep } from '../async/sleep.ts'
 import type { PrefectClient } from '../prefect/client.ts'
 import type { FlowRun } from '../prefect/types.ts'
 import type { Turns } from './turns.ts'
 
 /** The server refuses more than 200 in one page. */
 const pageSize = 200
+/** Long enough for several claims to be answered, short beside the time that a burst takes. */
+const gatherMs = 200
 
 interface Waiting {
   readonly resolve: (run: FlowRun | undefined) => void
@@ -36,13 +39,18 @@ export class RunReader {
       if (this.#scheduled) return
       this.#scheduled = true
       // The batch is closed only when its turn comes: all that asked until then are in it.
-      this.#turns
-        .take('look', () => this.#readWaiting(), this.#signal)
+      this.#gather()
+        .then(() => this.#turns.take('look', () => this.#readWaiting(), this.#signal))
         .catch(error => {
           const left = this.#close()
           for (const asked of left.values()) for (const one of asked) one.reject(error)
         })
     })
+  }
+
+  /** In a burst, one look at several runs costs the server as little as a look at one; a single run waits for nobody. */
+  async #gather(): Promise<void> {
+    if (this.#turns.isCrowded) await sleep(gatherMs, this.#signal)
   }
 
   #close(): Map<string, Waiting[]> {

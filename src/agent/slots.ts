@@ -1,11 +1,16 @@
 // The runs in hand. A slot is held by a record, from the intent to claim until its infrastructure has ended; it is counted
 // from the records, so there is no counter that could leak.
 
-import type { Lifecycle } from './lifecycle.ts'
-import { holdsSlot } from './record.ts'
+import type { Scope } from '../async/scope.ts'
+import type { AgentContext } from './agent-context.ts'
+import type { SharedReads } from './assignment.ts'
+import { Lifecycle } from './lifecycle.ts'
+import { holdsSlot, type RunRecord } from './record.ts'
 
 export class Slots {
   readonly #lives = new Map<string, Lifecycle>()
+  /** Runs that nobody here may touch: taken over by a later release, being recovered, or left after an internal error. */
+  readonly #barred = new Set<string>()
   readonly #limit: number
 
   constructor(limit: number) {
@@ -31,15 +36,35 @@ export class Slots {
     return [...this.#lives.values()]
   }
 
-  has(flowRunId: string): boolean {
-    return this.#lives.has(flowRunId)
+  /** The run is in the journal already, in whatever condition. */
+  knows(flowRunId: string): boolean {
+    return this.#lives.has(flowRunId) || this.#barred.has(flowRunId)
   }
 
-  add(life: Lifecycle): void {
-    this.#lives.set(life.record.flowRunId, life)
+  bar(flowRunId: string): void {
+    this.#barred.add(flowRunId)
   }
 
-  remove(life: Lifecycle): void {
-    this.#lives.delete(life.record.flowRunId)
+  unbar(flowRunId: string): void {
+    this.#barred.delete(flowRunId)
+  }
+
+  /** Carries the run on from its record until it is forgotten or the detach signal lets go of it. */
+  follow(record: RunRecord, shared: SharedReads, context: AgentContext, scope: Scope, detach: AbortSignal): void {
+    const life = new Lifecycle(context, record, shared, detach)
+    this.#lives.set(record.flowRunId, life)
+    scope.spawn(async () => {
+      try {
+        await life.follow()
+      } catch (error) {
+        // A bug, met by one run, must not end the others: its record stays, and the next start takes it up again.
+        const fields = { flow_run_id: record.flowRunId, err: error }
+        context.logger.error(fields, 'internal error; this run is left until the next start')
+        this.bar(record.flowRunId)
+      } finally {
+        this.#lives.delete(record.flowRunId)
+        context.changed()
+      }
+    })
   }
 }

@@ -5,7 +5,7 @@ import PQueue from 'p-queue'
 import { ApiError } from '../prefect/errors.ts'
 
 /** What a call is for; the larger number goes first. */
-export const urgency = { note: 0, report: 1, look: 2, claim: 3, launch: 4 } as const
+export const urgency = { note: 0, report: 1, claim: 2, look: 3, launch: 4 } as const
 export type Urgency = keyof typeof urgency
 
 /** More than this at once gains nothing even on a server with PostgreSQL; see docs/performance.md. */
@@ -16,6 +16,11 @@ const patience = 25
 export class Turns {
   readonly #queue = new PQueue({ concurrency: 4 })
   #good = 0
+
+  /** Others wait for their turn: whoever can be served together with more had better gather them. */
+  get isCrowded(): boolean {
+    return this.#queue.size > 0
+  }
 
   /** Runs `work` when it is its turn. Rejects with the signal's reason if that is aborted while it waits. */
   take<T>(what: Urgency, work: () => Promise<T>, signal: AbortSignal): Promise<T> {

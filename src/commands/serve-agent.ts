@@ -1,10 +1,9 @@
 // An agent in service: says at start what it found, answers /live and /ready, keeps the service manager informed.
 
-import { type Agent, runAgent } from '../agent/agent.ts'
+import { runAgent } from '../agent/agent.ts'
 import { decideDetach, readHostFacts } from '../agent/host.ts'
-import { ServiceManager } from '../agent/notify.ts'
 import { readPythonFacts } from '../agent/python.ts'
-import { type Part, startStatusServer } from '../agent/status.ts'
+import { Service } from '../agent/service.ts'
 import { Scope } from '../async/scope.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
@@ -20,22 +19,15 @@ export async function serveAgent(
   logger: Logger,
   signals: Signals,
 ): Promise<{ left: number }> {
-  await using service = new Scope()
+  const { environment, status } = context.config
+  await using service = await Service.start({ environment, pid: process.pid, status, logger }, signals.stopping)
+  await using asides = new Scope()
   const options = buildAgentOptions(context, start, client, logger)
   const onStop = await decideOnStop(context, logger, signals.stopping)
   logger.info({ state: options.stateDirectory, limit: options.settings.limit, on_stop: onStop }, 'agent starting')
-  service.spawn(signal => describeServer(client, logger, signal))
-  service.spawn(signal => describePython(context, logger, signal))
-  const manager = new ServiceManager({ environment: context.config.environment, pid: process.pid, logger })
-  const onReady = (agent: Agent) => {
-    service.spawn(signal => serveStatus(context, agent, logger, signal))
-    service.spawn(signal => manager.tellReady('polling', signal))
-    service.spawn(signal => manager.keepWatchdog(() => agent.isAlive, signal))
-    signals.stopping.addEventListener('abort', () =>
-      service.spawn(signal => manager.tellStopping(`draining ${agent.counts.held} runs`, signal)),
-    )
-  }
-  return await runAgent({ ...options, onStop, onReady }, signals)
+  asides.spawn(signal => describeServer(client, logger, signal))
+  asides.spawn(signal => describePython(context, logger, signal))
+  return await runAgent({ ...options, onStop, onReady: agent => service.attach(agent) }, signals)
 }
 
 /** What becomes of runs when the agent stops: as configured, but never letting go where that would end them unseen. */
@@ -74,22 +66,4 @@ async function describePython({ config }: Context, logger: Logger, signal: Abort
       'no Prefect in this Python; Python flows will crash, commands will run',
     )
   } else logger.info({ python: facts.executable, version: facts.python, prefect: facts.prefect }, 'Python for flows')
-}
-
-async function serveStatus(context: Context, agent: Agent, logger: Logger, signal: AbortSignal): Promise<void> {
-  const { host, port } = context.config.status
-  if (port === undefined) return
-  const parts = () =>
-    Object.fromEntries(
-      Object.entries(agent.ailments).map(([name, detail]): [string, Part] => [
-        name,
-        detail === undefined ? { status: 'ok' } : { status: 'sick', detail },
-      ]),
-    )
-  await using server = await startStatusServer({ host, port, parts }, signal)
-  logger.info({ url: server.url }, 'serving /live and /ready')
-  await new Promise<void>(resolve => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }

@@ -8,6 +8,7 @@ Standard library only, and nothing that the engine does not import anyway. Comes
 import os
 import runpy
 import sys
+import warnings
 
 # EX_CONFIG of sysexits.h; the engine itself ends with 0, 1 or a signal. The agent reads it and the line below.
 NO_PREFECT = 78
@@ -18,6 +19,7 @@ def main():
     if not getattr(sys.flags, "safe_path", False):
         del sys.path[0]
     import_prefect()
+    silence_own_warnings()
     workspace = os.environ.get("RIGEL_WORKSPACE")
     # With PREFECT__FLOW_ENTRYPOINT the engine loads that file and asks no storage.
     if not workspace or os.environ.get("PREFECT__FLOW_ENTRYPOINT") or not wrap_loading(workspace):
@@ -38,6 +40,13 @@ def import_prefect():
         version = ".".join(str(part) for part in sys.version_info[:3])
         print("rigel: no Prefect in %s (%s)" % (sys.executable, version), file=sys.stderr, flush=True)
         sys.exit(NO_PREFECT)
+
+
+def silence_own_warnings():
+    """Two that are about this file's way to the engine, not about the flow; all others stay."""
+    warnings.filterwarnings("ignore", message="'prefect.engine' found in sys.modules", category=RuntimeWarning)
+    deprecated = r"prefect\.deployments\.deployments\.load_flow_from_flow_run has been deprecated"
+    warnings.filterwarnings("ignore", message=deprecated)
 
 
 def wrap_loading(workspace):

@@ -5,29 +5,8 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
+import { killPoints } from './kill-points.ts'
 import { openStage, type Stage } from './stage.ts'
-
-/** In the order in which a plain command passes them. */
-const killPoints = [
-  'claiming:before',
-  'claiming:after',
-  'answered',
-  'claimed:before',
-  'claimed:after',
-  'confirmed',
-  'prepared',
-  'running-answered',
-  'submitting:before',
-  'submitting:after',
-  'submitted',
-  'running:before',
-  'running:after',
-  'ended:before',
-  'ended:after',
-  'reporting',
-  'reported',
-  'forgotten',
-]
 
 describe('an agent that is killed', needs('prefect2'), () => {
   let server: PrefectServer

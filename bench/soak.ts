@@ -1,0 +1,99 @@
+// `npm run soak`: the promise "no run lost, none started twice" against a real Prefect 2 server, many times over.
+//
+//   1. SIGKILL of the agent before and after every step of a run, ROUNDS times each (default 50);
+//   2. SIGKILL at random moments, KILLS times (default 500), with a stream of runs under way.
+//
+// The ledger in which each run writes START and END is the judge: one of each, in one process, and the right final state.
+// Bounded: it stops by itself when both are done, and at the first violation. SOAK_ROUNDS and SOAK_KILLS make it shorter.
+
+import { setTimeout as delay } from 'node:timers/promises'
+import { killPoints } from '../test/agent/kill-points.ts'
+import { type AgentProcess, openStage, type Stage } from '../test/agent/stage.ts'
+import { startPrefectServer } from '../test/support/prefect-server.ts'
+
+const rounds = Number(process.env.SOAK_ROUNDS ?? 50)
+const kills = Number(process.env.SOAK_KILLS ?? 500)
+/** Runs that are under way or due while the agent is killed at random. */
+const underWay = 6
+const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
+
+const server = await startPrefectServer('prefect2')
+try {
+  await killAtEachStep(server.apiUrl)
+  await killAtRandom(server.apiUrl)
+} finally {
+  await server[Symbol.asyncDispose]()
+}
+
+async function killAtEachStep(apiUrl: string): Promise<void> {
+  for (const point of killPoints) {
+    const startedAt = performance.now()
+    for (let round = 1; round <= rounds; round++) {
+      await using stage = await openStage(apiUrl)
+      const run = await stage.run(await stage.deployCommand({ script: 'sleep 0.2' }))
+      await using first = stage.startAgent({ killAt: point })
+      const end = await first.ended()
+      if (end !== 'SIGKILL') throw new Error(`the agent ended with ${end} instead of at ${point}\n${first.output}`)
+      await using second = stage.startAgent()
+      const done = await stage.waitFor(run.id, over)
+      await settled(stage, [run.id])
+      judge(stage, run.id, done.state_type, `${point}, round ${round}\n${first.output}\n${second.output}`)
+    }
+    console.log(`${point.padEnd(20)} ${rounds} kills, ${rounds} runs ended well, ${seconds(startedAt)} s`)
+  }
+}
+
+async function killAtRandom(apiUrl: string): Promise<void> {
+  await using stage = await openStage(apiUrl)
+  const startedAt = performance.now()
+  const deployment = await stage.deployCommand({ script: 'sleep 0.$(($$ % 10))' })
+  const runs: string[] = []
+  let agent: AgentProcess | undefined
+  let killed = 0
+  try {
+    for (; killed < kills; killed++) {
+      const open =
+        runs.length -
+        new Set(
+          stage
+            .ledger()
+            .filter(line => line.what === 'END')
+            .map(line => line.flowRunId),
+        ).size
+      for (let more = open; more < underWay; more++) runs.push((await stage.run(deployment)).id)
+      agent = stage.startAgent({ limit: 4 })
+      // A start takes about 300 ms; the rest of the range is where runs are claimed, started, watched and reported.
+      await delay(150 + Math.random() * 1_500)
+      agent.signal('SIGKILL')
+      await agent.ended()
+      if (killed % 50 === 49)
+        console.log(`random: ${killed + 1} kills, ${runs.length} runs so far, ${seconds(startedAt)} s`)
+    }
+    agent = stage.startAgent({ limit: 4 })
+    for (const id of runs) await stage.waitFor(id, over, 120_000)
+    await settled(stage, runs)
+    for (const id of runs) judge(stage, id, (await stage.readRun(id)).state_type, `after ${killed} kills at random`)
+    console.log(
+      `random: ${killed} kills, ${runs.length} runs, each with one START and one END, all Completed, ${seconds(startedAt)} s`,
+    )
+  } finally {
+    await agent?.[Symbol.asyncDispose]()
+  }
+}
+
+/** The last line of a run may be written a moment after its report. */
+async function settled(stage: Stage, ids: readonly string[]): Promise<void> {
+  const deadline = performance.now() + 10_000
+  while (performance.now() < deadline && ids.some(id => stage.ledger(id).length < 2)) await delay(50)
+}
+
+function judge(stage: Stage, id: string, state: string | null, where: string): void {
+  const [start, end, ...more] = stage.ledger(id)
+  const isOnce = start?.what === 'START' && end?.what === 'END' && more.length === 0 && start.pid === end.pid
+  if (isOnce && state === 'COMPLETED') return
+  throw new Error(`run ${id} is ${state}, ledger ${JSON.stringify(stage.ledger(id))}, killed at ${where}`)
+}
+
+function seconds(since: number): string {
+  return ((performance.now() - since) / 1000).toFixed(0)
+}

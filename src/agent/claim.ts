@@ -1,0 +1,72 @@
+// Makes a due run ours, or leaves it: the intent on disk, then PENDING with a transition id that is in the record already.
+// Two agents may try; the server lets one of them, and the transition id tells which.
+
+import { ApiError } from '../prefect/errors.ts'
+import { buildPending } from '../prefect/states.ts'
+import type { OrchestrationResult } from '../prefect/types.ts'
+import { JournalFullError } from './journal.ts'
+import { replay } from './outbox.ts'
+import { NotOurs, type Run } from './run.ts'
+import { judgeStanding } from './standing.ts'
+
+/** Returns once the claim is a fact on disk. Throws NotOurs when the run is somebody else's, or there is no room for it. */
+export async function claim(run: Run): Promise<void> {
+  if (!run.isResumed) await begin(run)
+  // An earlier life may have sent its claim just before it ended.
+  const answer = run.isResumed ? undefined : await propose(run)
+  run.pass('answered')
+  const isOurs = answer ? judgeAnswer(run, answer) : await settle(run)
+  if (!isOurs) throw new NotOurs()
+  await run.write({ ...run.record, step: 'claimed' })
+  run.log.info('flow run claimed')
+}
+
+async function begin(run: Run): Promise<void> {
+  run.pass('claiming:before')
+  try {
+    await run.context.journal.begin(run.record)
+  } catch (error) {
+    if (!(error instanceof JournalFullError)) throw error
+    run.context.trouble.note(error.message)
+    throw new NotOurs()
+  }
+  run.pass('claiming:after')
+}
+
+/** Undefined when nobody can tell whether the server has carried it out. */
+async function propose(run: Run): Promise<OrchestrationResult | undefined> {
+  const { client, turns } = run.context
+  const state = buildPending({ transitionId: run.record.transitionId })
+  try {
+    const call = () => client.setFlowRunState(run.id, state, { claim: true }, run.detach)
+    return await turns.take('claim', call, run.detach)
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error
+    run.log.debug({ err: error }, 'claim not answered')
+    if (!error.mayHaveHappened) throw new NotOurs()
+    return undefined
+  }
+}
+
+function judgeAnswer(run: Run, { status, state, details }: OrchestrationResult): boolean {
+  // The server answers REJECT to a claim that it knows by its transition id: it is ours all the same.
+  const isOurs = state?.state_details?.transition_id === run.record.transitionId
+  if (state?.type === 'PENDING' && (status === 'ACCEPT' || isOurs)) return true
+  run.context.avoid(run.id)
+  run.log.debug({ status, reason: details?.reason }, 'claim refused')
+  return false
+}
+
+/**
+ * The answer was lost: look, then decide. A claim is sent again only when the run is seen unchanged since the poll, and
+ * with the same transition id, by which the server recognises the first should that still arrive.
+ */
+async function settle(run: Run): Promise<boolean> {
+  return replay('claim', run.context, run.detach, async () => {
+    const now = await run.context.reader.read(run.id)
+    if (judgeStanding(run.record, now) !== 'lost') return { done: true }
+    if (now?.state_type !== 'SCHEDULED' || (now.state?.id ?? null) !== run.record.polled.stateId) return { done: false }
+    const answer = await propose(run)
+    return answer ? { done: judgeAnswer(run, answer) } : undefined
+  })
+}

@@ -1,0 +1,71 @@
+// The end of a life: nothing new is claimed, runs are given time to end, then let go of or ended. Each log line says what
+// the next signal will do.
+
+import { hostname } from 'node:os'
+import { Wake } from '../async/wake.ts'
+import type { Logger } from '../logger.ts'
+import type { StateLock } from './lock.ts'
+import type { Slots } from './slots.ts'
+
+export interface DrainOptions {
+  readonly slots: Slots
+  readonly lock: StateLock
+  readonly logger: Logger
+  /** How long to wait for runs to end, in seconds. */
+  readonly drainSeconds: number
+  /** What becomes of those that are left. */
+  readonly onStop: 'detach' | 'kill'
+  readonly cancelGraceSeconds: number
+  /** The API answers: it makes sense to wait for reports. */
+  readonly canReport: () => boolean
+}
+
+const lookEveryMs = 200
+/** Reports of runs that were ended at last: this long, then the next start delivers them. */
+const lastReportsMs = 10_000
+
+/** Resolves when nothing is left, or what is left may be let go of. `kill`: end at once what still runs. */
+export async function drain(options: DrainOptions, kill: AbortSignal): Promise<void> {
+  const { slots, logger, onStop } = options
+  const why = await waitForRuns(options, kill)
+  if (slots.held === 0) return
+  if (why === 'successor')
+    logger.info({ runs: slots.held }, 'another agent waits for this state folder; letting go of the runs')
+  else if (onStop === 'detach' && !kill.aborted) {
+    logger.info({ runs: slots.held }, 'letting go of the runs; the next agent takes them over')
+  } else await endAll(options)
+}
+
+async function waitForRuns(options: DrainOptions, kill: AbortSignal): Promise<'successor' | 'over'> {
+  const { slots, lock, logger, drainSeconds, onStop } = options
+  const deadline = performance.now() + drainSeconds * 1000
+  const pause = new Wake()
+  let said = -1
+  while (slots.lives.length > 0 && performance.now() < deadline && !kill.aborted) {
+    const runs = slots.held
+    if (runs !== said) {
+      lock.describe({ pid: process.pid, host: hostname(), runs, draining: true })
+      logger.info({ runs, unreported: slots.unreported }, drainPhrase(onStop))
+      said = runs
+    }
+    if (onStop === 'detach' && lock.hasSuccessor()) return 'successor'
+    if (runs === 0 && !options.canReport()) return 'over'
+    await pause.wait(lookEveryMs, kill)
+  }
+  return 'over'
+}
+
+function drainPhrase(onStop: 'detach' | 'kill'): string {
+  return onStop === 'detach'
+    ? 'stopping: waiting for runs to end, then letting go of them; the next signal ends them'
+    : 'stopping: waiting for runs to end; the next signal ends them'
+}
+
+async function endAll({ slots, logger, cancelGraceSeconds }: DrainOptions): Promise<void> {
+  logger.warn({ runs: slots.held }, 'ending the runs that are left; the next signal ends this process at once')
+  for (const life of slots.lives) life.requestStop('agent-stopped')
+  const deadline = performance.now() + cancelGraceSeconds * 1000 + lastReportsMs
+  const never = new AbortController().signal
+  const pause = new Wake()
+  while (slots.lives.length > 0 && performance.now() < deadline) await pause.wait(lookEveryMs, never)
+}

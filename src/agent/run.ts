@@ -1,0 +1,117 @@
+// One flow run in hand: its record, which moves only through the journal, and the wish that it should end.
+
+import type { Attempt } from '../infrastructure/infrastructure.ts'
+import type { Logger } from '../logger.ts'
+import type { AgentContext } from './agent-context.ts'
+import type { SharedReads } from './assignment.ts'
+import { attemptOf } from './identity.ts'
+import { replay } from './outbox.ts'
+import type { Ending, RunRecord, StopReason } from './record.ts'
+
+/** The run is not ours, or not ours any more: nothing is launched, nothing reported. */
+export class NotOurs extends Error {}
+
+/** Ends the run without it ever having been started. */
+export class NotLaunched extends Error {
+  readonly ending: Ending
+
+  constructor(ending: Ending) {
+    super(ending.kind)
+    this.ending = ending
+  }
+}
+
+export class Run {
+  readonly context: AgentContext
+  /** What the runs of one poll answer read together. */
+  readonly shared: SharedReads
+  /** Aborted to let go at once; the record stays as it is, and the next life of the agent goes on from it. */
+  readonly detach: AbortSignal
+  readonly log: Logger
+  readonly #stopping = new AbortController()
+  #record: RunRecord
+  /** When the server last showed the run as running, on the monotonic clock. */
+  seenRunningAt = Number.NEGATIVE_INFINITY
+
+  constructor(context: AgentContext, record: RunRecord, shared: SharedReads, detach: AbortSignal) {
+    this.context = context
+    this.shared = shared
+    this.detach = detach
+    this.log = context.logger.child({ flow_run: record.flowRunName, flow_run_id: record.flowRunId })
+    this.#record = record
+    if (record.stop) this.#stopping.abort()
+  }
+
+  get record(): RunRecord {
+    return this.#record
+  }
+
+  get id(): string {
+    return this.#record.flowRunId
+  }
+
+  get attempt(): Attempt {
+    const { flowRunId, transitionId } = this.#record
+    return { flowRunId, transitionId, attempt: attemptOf(transitionId) }
+  }
+
+  /** True for a run that an earlier life of the agent has left. */
+  get isResumed(): boolean {
+    return this.context.isResumed(this.id)
+  }
+
+  /** Aborted once when the run is to be ended: by its owner, by a rule, or because the agent must go. */
+  get stopping(): AbortSignal {
+    return this.#stopping.signal
+  }
+
+  /**
+   * Asks for the run to be ended, in whatever step it is; safe to repeat. It is noted with the next record: a life of the
+   * agent that ends before that finds the reason on the server again.
+   */
+  requestStop(reason: StopReason): void {
+    if (this.#record.step === 'ended' || this.stopping.aborted) return
+    this.log.info({ reason }, 'ending the flow run')
+    this.#record = { ...this.#record, stop: reason }
+    this.#stopping.abort()
+  }
+
+  /** Throws NotLaunched when the run is to be ended. */
+  throwIfStopping(): void {
+    if (this.stopping.aborted) throw stopped()
+  }
+
+  /** Replaces the record. Throws JournalFullError. */
+  async write(record: RunRecord, care: 'durable' | 'quick' = 'quick'): Promise<void> {
+    this.pass(`${record.step}:before`)
+    // A stop that was asked for while this record was put together must not be lost.
+    const next = this.#record.stop && !record.stop ? { ...record, stop: this.#record.stop } : record
+    await this.context.journal.write(next, care)
+    this.#record = next
+    this.context.changed()
+    this.pass(`${record.step}:after`)
+  }
+
+  /** Writes what must be written; a full disk delays that, for once something runs there is nothing better to do. */
+  async keep(record: RunRecord, care: 'durable' | 'quick'): Promise<void> {
+    await replay('record', this.context, this.detach, async () => {
+      await this.write(record, care)
+      return { done: true }
+    })
+  }
+
+  /** The ending is on disk before anybody hears of it. */
+  async end(ending: Ending): Promise<void> {
+    if (ending.kind === 'given-back') this.context.journal.noteReturn(this.id)
+    await this.keep({ ...this.#record, step: 'ended', ending }, 'durable')
+  }
+
+  /** Says that the run has come to a point between two steps: where tests kill the agent, and the bench takes the time. */
+  pass(point: string): void {
+    this.context.checkpoint(point, this.id)
+  }
+}
+
+export function stopped(): NotLaunched {
+  return new NotLaunched({ kind: 'not-launched', message: 'The flow run was ended before it was started.' })
+}

@@ -1,0 +1,170 @@
+// From a claim to something that runs: look once more, read what it is, fetch the code, say RUNNING where no engine will,
+// submit. Whatever goes wrong on the way is decided here: the run is wrong (Crashed), or this is not the moment (given back).
+
+import { setTimeout as timer } from 'node:timers/promises'
+import { describeError } from '../errors.ts'
+import {
+  type Handle,
+  type Infrastructure,
+  InfrastructureError,
+  type RunSpec,
+} from '../infrastructure/infrastructure.ts'
+import { LaunchError } from '../launch/errors.ts'
+import type { Launch } from '../launch/run-spec.ts'
+import { ApiError } from '../prefect/errors.ts'
+import { buildRunning } from '../prefect/states.ts'
+import type { FlowRun } from '../prefect/types.ts'
+import { StorageError } from '../storage/storage.ts'
+import { AssignmentError, readAssignment } from './assignment.ts'
+import { followUpId } from './identity.ts'
+import { JournalFullError } from './journal.ts'
+import { prepareLaunch } from './prepare.ts'
+import { NotLaunched, NotOurs, type Run, stopped } from './run.ts'
+import { judgeStanding } from './standing.ts'
+import { giveBackDelaysSeconds } from './trouble.ts'
+
+/** Returns once the run's infrastructure exists and its handle is on disk. Throws NotLaunched or NotOurs. */
+export async function start(run: Run): Promise<void> {
+  // What the last life was about to start may have been started.
+  if (run.record.step === 'submitting' && (await adopt(run))) return
+  try {
+    const flowRun = await confirm(run)
+    const launch = await prepare(run, flowRun)
+    run.pass('prepared')
+    await submit(run, launch, flowRun.state_type === 'RUNNING')
+  } catch (error) {
+    throw explain(run, error)
+  }
+}
+
+async function adopt(run: Run): Promise<boolean> {
+  const { infrastructureType } = run.record
+  if (!infrastructureType) return false
+  const infrastructure = await run.context.infrastructure(infrastructureType)
+  const handle = await infrastructure.reattach(run.attempt, undefined, run.detach)
+  if (!handle) return false
+  await run.keep({ ...run.record, step: 'running', handle }, 'quick')
+  run.log.info({ infrastructure_pid: handle.identifier }, 'flow run found running')
+  return true
+}
+
+/** Looks at the run once more before anything is started; RUNNING is what an earlier life of ours has proposed. */
+async function confirm(run: Run): Promise<FlowRun> {
+  const flowRun = await run.context.reader.read(run.id)
+  run.pass('confirmed')
+  const standing = judgeStanding(run.record, flowRun)
+  if (flowRun && (standing === 'ours' || standing === 'ours-running')) return flowRun
+  if (standing === 'stale') {
+    run.log.warn('the flow run was run by somebody else since the poll; putting its former state back')
+    throw new NotLaunched({ kind: 'restore' })
+  }
+  if (standing === 'cancelled') {
+    run.requestStop('cancelled')
+    throw stopped()
+  }
+  run.log.info({ state: flowRun?.state_name ?? 'unknown' }, 'flow run is not ours any more')
+  throw new NotOurs()
+}
+
+async function prepare(run: Run, flowRun: FlowRun): Promise<Launch> {
+  const signal = AbortSignal.any([run.detach, run.stopping])
+  try {
+    const assignment = await readAssignment(run.context.client, flowRun, run.shared, signal)
+    return await prepareLaunch(run.context, assignment, flowRun, run.attempt, signal)
+  } catch (error) {
+    if (!run.detach.aborted) run.throwIfStopping()
+    throw error
+  }
+}
+
+async function submit(run: Run, { type, spec, reports }: Launch, isRunning: boolean): Promise<void> {
+  const { context } = run
+  const infrastructure = await context.infrastructure(type)
+  if (reports === 'agent') {
+    if (!isRunning) await proposeRunning(run)
+    run.seenRunningAt = performance.now()
+  }
+  run.throwIfStopping()
+  await run.write({ ...run.record, step: 'submitting', reports, infrastructureType: type })
+  const handle = await startUnlessStopped(run, infrastructure, spec)
+  run.pass('submitted')
+  await run.keep({ ...run.record, step: 'running', handle }, 'quick')
+  context.trouble.settle()
+  context.journal.forgetReturns(run.id)
+  run.log.info({ infrastructure: type, infrastructure_pid: handle.identifier }, 'flow run started')
+}
+
+/** Starting may take long (an image is pulled); a stop that comes meanwhile ends it, or what has come of it. */
+async function startUnlessStopped(run: Run, infrastructure: Infrastructure, spec: RunSpec): Promise<Handle> {
+  try {
+    return await infrastructure.submit(spec, AbortSignal.any([run.detach, run.stopping]))
+  } catch (error) {
+    if (run.detach.aborted || !run.stopping.aborted) throw error
+    const handle = await infrastructure.reattach(run.attempt, undefined, run.detach)
+    if (!handle) throw stopped()
+    return handle
+  }
+}
+
+/** A plain command has nobody to say RUNNING, nor to wait until its time has come: the agent does both before it starts. */
+async function proposeRunning(run: Run): Promise<void> {
+  const { client, turns } = run.context
+  const state = buildRunning({ transitionId: followUpId(run.record.transitionId, 'running') })
+  for (;;) {
+    const call = () => client.setFlowRunState(run.id, state, {}, run.detach)
+    const answer = await turns.take('launch', call, run.detach)
+    run.pass('running-answered')
+    if (answer.status === 'WAIT') {
+      await waitUnlessStopped(run, (answer.details?.delay_seconds ?? 1) * 1000)
+      continue
+    }
+    const isKnown = answer.state?.state_details?.transition_id === state.state_details.transition_id
+    if (answer.state?.type === 'RUNNING' && (answer.status === 'ACCEPT' || isKnown)) return
+    if (answer.state?.type === 'CANCELLING') {
+      run.requestStop('cancelled')
+      throw stopped()
+    }
+    run.log.info({ state: answer.state?.name, reason: answer.details?.reason }, 'flow run may not start')
+    throw new NotOurs()
+  }
+}
+
+async function waitUnlessStopped(run: Run, ms: number): Promise<void> {
+  await timer(ms, undefined, { signal: AbortSignal.any([run.detach, run.stopping]) }).catch(() => undefined)
+  run.detach.throwIfAborted()
+  run.throwIfStopping()
+}
+
+/** Turns what went wrong before the launch into the run's ending; anything else is a bug, and goes on as it is. */
+function explain(run: Run, error: unknown): unknown {
+  run.detach.throwIfAborted()
+  if (error instanceof AssignmentError || error instanceof LaunchError) return crashed(error.message)
+  if (error instanceof StorageError || error instanceof InfrastructureError) {
+    if (error.blame === 'run') return crashed(describeError(error))
+    run.context.trouble.note(describeError(error))
+    return giveBack(run, describeError(error))
+  }
+  if (error instanceof JournalFullError) {
+    run.context.trouble.note(error.message)
+    return giveBack(run, error.message)
+  }
+  // There is nothing to wait for before the launch: a claim for which the API gives no answers goes back.
+  if (error instanceof ApiError) {
+    return error.isFinal ? crashed(describeError(error)) : giveBack(run, describeError(error))
+  }
+  return error
+}
+
+function giveBack(run: Run, reason: string): NotLaunched {
+  const times = run.context.journal.timesReturned(run.id)
+  const delaySeconds = giveBackDelaysSeconds[times]
+  if (delaySeconds === undefined) return crashed(`given back ${times} times, and still: ${reason}`)
+  run.log.warn({ reason, again_in_seconds: delaySeconds }, 'giving the flow run back')
+  const count = `${times + 1} of ${giveBackDelaysSeconds.length}`
+  const message = `Given back by the agent, for it could not start the run now (${count}): ${reason}`
+  return new NotLaunched({ kind: 'given-back', message, delaySeconds })
+}
+
+function crashed(message: string): NotLaunched {
+  return new NotLaunched({ kind: 'not-launched', message: `The flow run could not be started: ${message}` })
+}
