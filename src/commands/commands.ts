@@ -83,14 +83,15 @@ export const commands: readonly CommandRow[] = [
       ...queueOptions,
       {
         flags: '--home <directory>',
-        doc: "Where all of it lives; your own Prefect's settings are not looked at (.rigel).",
+        doc: "Where all of it lives; your own Prefect's settings are not looked at (~/.rigel).",
       },
       { flags: '--run', doc: 'Start a run of each deployment, with its log on the terminal.' },
       { flags: '--once', doc: 'As --run, and end when these runs have ended: exit code 0 when all have Completed.' },
     ],
     settings: everything,
     isDaemon: true,
-    isolatedBy: { option: 'home', byDefault: '.rigel' },
+    // Not below the current directory, which is most likely the code that is to be fetched.
+    isolatedBy: { option: 'home', byDefault: '~/.rigel' },
     run: async (context, call) => (await import('./dev.ts')).runDev(context, call),
   },
   {
