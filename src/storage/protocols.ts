@@ -21,9 +21,17 @@ export type OpenUrl = (
 
 const s3: () => Promise<OpenUrl> = async () => (await import('./s3-url.ts')).openS3Url
 
+const azure: () => Promise<OpenUrl> = async () => (await import('./azure-url.ts')).openAzureUrl
+const gcs: () => Promise<OpenUrl> = async () => (await import('./gcs-url.ts')).openGcsUrl
+
 const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
   s3,
   s3a: s3,
+  az: azure,
+  abfs: azure,
+  abfss: azure,
+  gs: gcs,
+  gcs,
 }
 
 /** Protocols that will never work, with the reason. */

@@ -17,6 +17,10 @@ type OpenRemote = (data: StorageBlock['data'], context: StorageContext) => Remot
 /** By slug. `local-file-system` is no remote: asking whether a local folder has changed costs as much as copying it. */
 const drivers: Readonly<Record<string, () => Promise<OpenRemote>>> = {
   'remote-file-system': async () => (await import('./remote-file-system.ts')).openRemoteFileSystem,
+  azure: async () => (await import('./azure.ts')).openAzure,
+  'azure-blob-storage-container': async () => (await import('./azure-blob-storage-container.ts')).openAzureContainer,
+  gcs: async () => (await import('./gcs.ts')).openGcs,
+  'gcs-bucket': async () => (await import('./gcs-bucket.ts')).openGcsBucketBlock,
   s3: async () => (await import('./s3.ts')).openS3,
   's3-bucket': async () => (await import('./s3-bucket.ts')).openS3Bucket,
 }

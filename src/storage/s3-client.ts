@@ -5,7 +5,8 @@ import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
 import { elementText, refusal } from './http-refusal.ts'
 import { openAccess, type S3Access } from './s3-access.ts'
 import type { S3Settings } from './s3-settings.ts'
-import { encodePath, encodeQuery, signRequest } from './s3-signature.ts'
+import { signRequest } from './s3-signature.ts'
+import { encodePath, encodeQuery } from './url-encoding.ts'
 
 export interface S3Request {
   readonly method: string
