@@ -68,8 +68,10 @@ export class HttpBody implements AsyncIterable<Uint8Array> {
         if (this.#chunks.length > 0) continue
         if (this.#error) throw this.#error
         if (this.#ended) return
+        // Waiting begins first: resuming can bring the next piece, or the end, before it returns.
+        const changed = this.#changed()
         this.#flow.resume()
-        await this.#changed()
+        await changed
       }
     } finally {
       if (!this.#ended) this.cancel()

@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import test from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { makeMeter } from '../../src/storage/context.ts'
+import { HttpClient } from '../../src/storage/http.ts'
+import { HttpBody } from '../../src/storage/http-body.ts'
+
+const signal = new AbortController().signal
+
+async function serve(listener: RequestListener) {
+  const server = createServer(listener).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const meter = makeMeter()
+  const http = new HttpClient({ connections: 2 }, { environment: {}, meter })
+  // A listening TCP server has an address of this kind.
+  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const get = (path = '/', at = signal) => http.send({ method: 'GET', origin, path, headers: {} }, at)
+  return {
+    get,
+    http,
+    meter,
+    async [Symbol.asyncDispose]() {
+      await http.close()
+      server.closeAllConnections()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
+test('a slow reader gets every byte of a fast server, and does not hold it all in memory', async () => {
+  const bytes = randomBytes(20 * 1024 * 1024)
+  await using place = await serve((_request, response) => response.end(bytes))
+  const { body } = await place.get()
+  const got: Uint8Array[] = []
+  for await (const chunk of body) {
+    got.push(chunk)
+    await nextTurn()
+  }
+  assert.ok(Buffer.concat(got).equals(bytes))
+})
+
+test('a body whose next piece comes while it is being asked for does not hang', async () => {
+  const pieces = ['one', 'two', 'three']
+  const body: HttpBody = new HttpBody({
+    pause: () => undefined,
+    resume() {
+      const piece = pieces.shift()
+      if (piece === undefined) body.end()
+      else body.push(Buffer.from(piece))
+    },
+    abort: reason => body.fail(reason),
+  })
+  const got: string[] = []
+  for await (const chunk of body) got.push(Buffer.from(chunk).toString())
+  assert.deepEqual(got, ['one', 'two', 'three'])
+})
+
+test('a connection that is cut in the middle of a body is an error, read either way', async () => {
+  await using place = await serve((_request, response) => {
+    response.writeHead(200, { 'content-length': '100' })
+    response.write('half')
+    setTimeout(() => response.destroy(), 20)
+  })
+  await assert.rejects(async () => (await place.get()).body.bytes(), { name: 'SocketError' })
+  await assert.rejects(
+    async () => {
+      for await (const chunk of (await place.get()).body) assert.equal(Buffer.from(chunk).toString(), 'half')
+    },
+    { name: 'SocketError' },
+  )
+})
+
+test('an abort ends a request that waits for its answer', async () => {
+  await using place = await serve(() => undefined)
+  const controller = new AbortController()
+  setTimeout(() => controller.abort(new Error('stopped')), 50)
+  await assert.rejects(place.get('/', controller.signal), /stopped/)
+})
+
+test('a body that is not wanted lets its connection go', async () => {
+  await using place = await serve((_request, response) => response.end('x'.repeat(10_000_000)))
+  for (let at = 0; at < 5; at++) (await place.get()).body.cancel()
+  assert.equal((await place.get()).status, 200)
+  assert.equal(place.meter.requests, 6)
+})
