@@ -1,7 +1,7 @@
 // What `npm pack` makes, installed elsewhere: compiled JavaScript that needs nothing of the checkout.
 
 import assert from 'node:assert/strict'
-import { readdir, readFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import test from 'node:test'
@@ -41,6 +41,28 @@ test('the packed package, installed in an empty folder, is a command that runs',
   await t.test('it finds its default settings', async () => {
     const { code, stderr } = await run(rigel, ['config', 'view'], { cwd: directory.path, env: own })
     assert.deepEqual({ code, stderr }, { code: 0, stderr: '' })
+  })
+
+  await t.test('it serves, launches and reports: a deployment runs in its own server and agent', async () => {
+    const flows = join(directory.path, 'flows')
+    await mkdir(flows)
+    const script = join(flows, 'hello.sh')
+    await writeFile(script, '#!/bin/sh\necho hello from the package\n', { mode: 0o755 })
+    const deployment = {
+      flow: 'hello',
+      name: 'packed',
+      queue: 'packed',
+      path: flows,
+      entrypoint: './hello.sh',
+    }
+    const file = join(directory.path, 'hello.yaml')
+    // JSON is YAML.
+    await writeFile(file, JSON.stringify(deployment))
+    const args = ['dev', '--once', '--home', join(directory.path, 'dev'), file]
+    const { code, stdout, stderr } = await run(rigel, args, { cwd: directory.path, env: own })
+    assert.equal(code, 0, stdout + stderr)
+    assert.match(stdout, /hello from the package/)
+    assert.match(stdout, /Completed\s+hello\/packed/)
   })
 
   await t.test('it holds every file that the sources find beside themselves, and no source', async () => {

@@ -45,3 +45,10 @@ test('a missing requirement that RIGEL_TEST_REQUIRE names fails the file', async
   assert.equal(ok, false)
   assert.match(stdout, /RIGEL_TEST_REQUIRE asks for prefect2, but this machine lacks Prefect 2 in /)
 })
+
+test('a name in RIGEL_TEST_REQUIRE that is written wrong fails the file instead of asking for nothing', async () => {
+  await using directory = await makeDirectory()
+  const { ok, stdout } = await runFile({ directory: directory.path, env: { RIGEL_TEST_REQUIRE: 'prefekt2' } })
+  assert.equal(ok, false)
+  assert.match(stdout, /RIGEL_TEST_REQUIRE names prefekt2, which no test knows/)
+})

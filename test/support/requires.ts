@@ -42,10 +42,10 @@ export type Requirement = keyof typeof PROBES
  * Throws, and so fails the file, when a requirement is missing that RIGEL_TEST_REQUIRE names.
  */
 export function needs(...names: readonly Requirement[]): { readonly skip: string | false } {
+  const demanded = required()
   const gaps = names.map(name => ({ name, gap: PROBES[name]() }))
   for (const { name, gap } of gaps) {
-    if (gap && required().has(name))
-      throw new Error(`RIGEL_TEST_REQUIRE asks for ${name}, but this machine lacks ${gap}`)
+    if (gap && demanded.has(name)) throw new Error(`RIGEL_TEST_REQUIRE asks for ${name}, but this machine lacks ${gap}`)
   }
   const missing = gaps.filter(({ gap }) => gap !== undefined)
   const skip = missing.length > 0 && missing.map(({ name, gap }) => `needs ${name}: ${gap}`).join('; ')
@@ -90,7 +90,10 @@ function isExecutable(path: string): boolean {
 }
 
 function required(): ReadonlySet<string> {
-  return new Set((process.env.RIGEL_TEST_REQUIRE ?? '').split(/[\s,]+/).filter(name => name !== ''))
+  const names = (process.env.RIGEL_TEST_REQUIRE ?? '').split(/[\s,]+/).filter(name => name !== '')
+  const unknown = names.filter(name => !(name in PROBES))
+  if (unknown.length > 0) throw new Error(`RIGEL_TEST_REQUIRE names ${unknown.join(', ')}, which no test knows`)
+  return new Set(names)
 }
 
 function note(names: readonly Requirement[], what: 'ran' | 'skipped', reason: string): void {
