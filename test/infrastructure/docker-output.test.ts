@@ -136,27 +136,23 @@ test('agents that come and go every moment ship each line of both streams exactl
   assert.equal(long, [0, 50, 100, 150, 200, 250, 300, 350].map(n => `${'x'.repeat(20_000)} out ${n}`).join(''))
 })
 
-test(
-  'an agent that is killed behind the position it has noted neither loses nor doubles a line',
-  options,
-  async () => {
-    await using subject = await makeDockerSubject()
-    const spec = await subject.spec('for i in $(seq 200); do echo $i; done; sleep 3; echo end')
-    const handle = await subject.infrastructure.submit(spec, unstopped)
-    const lines: string[] = []
-    const stop = new AbortController()
-    const waiting = subject.infrastructure
-      .wait(handle, batch => void lines.push(...batch), stop.signal)
-      .catch(() => undefined)
-    const position = join(subject.runsDirectory, handle.flowRunId, `docker-${handle.attempt}.json`)
-    while (lines.length < 200) await delay(20)
-    await delay(100)
-    await copyFile(position, `${position}.copy`)
-    stop.abort(new Error('the agent ends'))
-    await waiting
-    await copyFile(`${position}.copy`, position)
-    await chmod(position, 0o600)
-    await subject.startAnew().wait(handle, batch => void lines.push(...batch), unstopped)
-    assert.deepEqual(lines, [...Array.from({ length: 200 }, (_, index) => String(index + 1)), 'end'])
-  },
-)
+test('an agent that is killed behind the position it has noted neither loses nor doubles a line', options, async () => {
+  await using subject = await makeDockerSubject()
+  const spec = await subject.spec('for i in $(seq 200); do echo $i; done; sleep 3; echo end')
+  const handle = await subject.infrastructure.submit(spec, unstopped)
+  const lines: string[] = []
+  const stop = new AbortController()
+  const waiting = subject.infrastructure
+    .wait(handle, batch => void lines.push(...batch), stop.signal)
+    .catch(() => undefined)
+  const position = join(subject.runsDirectory, handle.flowRunId, `docker-${handle.attempt}.json`)
+  while (lines.length < 200) await delay(20)
+  await delay(100)
+  await copyFile(position, `${position}.copy`)
+  stop.abort(new Error('the agent ends'))
+  await waiting
+  await copyFile(`${position}.copy`, position)
+  await chmod(position, 0o600)
+  await subject.startAnew().wait(handle, batch => void lines.push(...batch), unstopped)
+  assert.deepEqual(lines, [...Array.from({ length: 200 }, (_, index) => String(index + 1)), 'end'])
+})

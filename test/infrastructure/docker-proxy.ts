@@ -15,12 +15,14 @@ import { dockerHost } from './docker-subject.ts'
  * `lose`: the engine does it, the answer is cut off. `drop`: the call never arrives, the connection breaks.
  * `late`: the connection breaks, and the call arrives `ms` afterwards all the same. `hang`: the engine does it, no answer
  * ever comes. `swallow`: neither. `delay`: arrives after `ms`. `refuse`: answered with `status` by the proxy itself.
- * `mute`: the answer's head comes, its body never does.
+ * `mute`: the answer's head comes, its body never does. `tell`: calls a function, then goes on as `drop` (before) or
+ * `lose` (after).
  */
 export type Fault =
   | { readonly kind: 'lose' | 'drop' | 'hang' | 'swallow' | 'mute' }
   | { readonly kind: 'late' | 'delay'; readonly ms: number }
   | { readonly kind: 'refuse'; readonly status: number }
+  | { readonly kind: 'tell'; readonly when: 'before' | 'after'; readonly tell: () => void }
 
 interface Rule {
   readonly call: RegExp
@@ -115,6 +117,13 @@ export class DockerProxy implements AsyncDisposable {
         return void outgoing
           .writeHead(fault.status, { 'content-type': 'text/plain' })
           .end('the proxy is in a bad mood\n')
+      case 'tell':
+        if (fault.when === 'after') {
+          const answer = await send(incoming, await readAll(incoming))
+          answer.destroy()
+        }
+        fault.tell()
+        return void incoming.socket.destroy()
       case 'late': {
         const work = this.#sendLate(incoming, fault.ms)
         this.#late.add(work)

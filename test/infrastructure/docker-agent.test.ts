@@ -1,0 +1,194 @@
+// The real agent, a real Prefect 2.20.25 server and real containers: flows, commands, kills at every call, cancellation.
+
+import assert from 'node:assert/strict'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import process from 'node:process'
+import { after, before, describe, test } from 'node:test'
+import type { Deployment, FlowRun } from '../../src/prefect/types.ts'
+import { killPoints } from '../agent/kill-points.ts'
+import { type AgentPlan, AgentProcess, never, openStage, type Stage } from '../agent/stage.ts'
+import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
+import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
+import { DockerProxy } from './docker-proxy.ts'
+import { busybox, dockerHost } from './docker-subject.ts'
+
+const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
+
+describe('an agent with containers', { ...needs('prefect2', 'docker'), timeout: 1_200_000 }, () => {
+  let server: PrefectServer
+  before(async () => {
+    server = await startPrefectServer('prefect2')
+  })
+  after(() => server[Symbol.asyncDispose]())
+
+  test('a Python flow runs in a container of an image without its code, and reports to the server itself', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const code = join(stage.directory, 'code')
+    await mkdir(code)
+    await writeFile(
+      join(code, 'flow.py'),
+      `import os
+from prefect import flow, task, get_run_logger
+
+@task
+def twice(n):
+    return 2 * n
+
+@flow
+def hello(n: int = 1):
+    get_run_logger().info("in %s with %s", os.getcwd(), twice(n))
+    print("printed", open("data.txt").read())
+`,
+    )
+    await writeFile(join(code, 'data.txt'), 'from the workspace')
+    const block = await createBlock(stage, { image: 'rigel.test/prefect:2.20.25', auto_remove: true })
+    const deployment = await stage.deploy({
+      path: code,
+      entrypoint: 'flow.py:hello',
+      infrastructure_document_id: block,
+      parameters: { n: 21 },
+    })
+    await using agent = startAgent(stage)
+    const run = await stage.run(deployment)
+    const done = await stage.waitFor(run.id, over, 120_000)
+    assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
+    assert.match(done.infrastructure_pid ?? '', /^http\+docker:\/\/localhost:[0-9a-f]{64}$/)
+    const logs = await stage.client.readLogs({ logs: { flow_run_id: { any_: [run.id] } } }, never)
+    assert.ok(
+      logs.some(({ message }) => message === 'in /rigel/workspace with 42'),
+      agent.output,
+    )
+    await until(() => agent.output.includes('printed from the workspace'))
+  })
+
+  test('a plain command that fails in its container is Failed with its code', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = startAgent(stage)
+    const run = await stage.run(await deployCommand(stage, 'echo reason; exit 3'))
+    const done = await stage.waitFor(run.id, over, 60_000)
+    assert.equal(done.state_type, 'FAILED', agent.output)
+    assert.match(done.state?.message ?? '', /\b3\b/)
+  })
+
+  test('an image that is nowhere ends the run as Crashed, with the reason', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = startAgent(stage)
+    const run = await stage.run(await deployCommand(stage, 'true', { image: 'rigel.test/nobody:1' }))
+    const done = await stage.waitFor(run.id, over, 60_000)
+    assert.equal(done.state_type, 'CRASHED', agent.output)
+    assert.match(done.state?.message ?? '', /Could not pull image "rigel.test\/nobody:1": .*no such host/)
+  })
+
+  test('a run that is cancelled has its container ended and is Cancelled', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = startAgent(stage)
+    const run = await stage.run(await deployCommand(stage, 'trap "" TERM; sleep 300'))
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 60_000 })
+    await stage.client.setFlowRunState(
+      run.id,
+      { type: 'CANCELLING', name: 'Cancelling', message: '', state_details: {} },
+      {},
+      never,
+    )
+    const done = await stage.waitFor(run.id, over, 60_000)
+    assert.equal(done.state_type, 'CANCELLED', agent.output)
+  })
+
+  for (const point of killPoints) {
+    test(`an agent that is killed at "${point}" has its container carried on exactly once by the next one`, async () => {
+      await using stage = await openStage(server.apiUrl)
+      await carryOn(stage, deployment => ({ deployment, agent: startAgent(stage, { killAt: point }) }))
+    })
+  }
+
+  const calls: readonly (readonly [string, RegExp])[] = [
+    ['create', /^POST \/containers\/create/],
+    ['sends code', /^PUT \/containers\/[^/]+\/archive/],
+    ['start', /^POST \/containers\/[^/]+\/start/],
+    ['looks', /^GET \/containers\/[^/]+\/json/],
+    ['reads output', /^GET \/containers\/[^/]+\/logs/],
+    ['removes', /^DELETE \/containers\//],
+  ]
+  for (const [what, call] of calls) {
+    for (const when of ['before', 'after'] as const) {
+      test(`an agent that is killed just ${when} the call that ${what} has its container carried on exactly once`, async () => {
+        await using stage = await openStage(server.apiUrl)
+        await using proxy = await DockerProxy.start()
+        await carryOn(stage, deployment => {
+          const agent = startAgent(stage, {}, proxy.environment)
+          proxy.on(call, { kind: 'tell', when, tell: () => agent.signal('SIGKILL') })
+          return { deployment, agent }
+        })
+      })
+    }
+  }
+})
+
+/** The first agent is killed, the second carries on: one START, one END, the right state, and no container left. */
+async function carryOn(
+  stage: Stage,
+  begin: (deployment: Deployment) => { readonly agent: AgentProcess },
+): Promise<FlowRun> {
+  const deployment = await deployCommand(stage, 'echo working; sleep 1', { auto_remove: true })
+  const run = await stage.run(deployment)
+  await using first = begin(deployment).agent
+  assert.equal(await first.ended(), 'SIGKILL', first.output)
+  await using second = startAgent(stage)
+  const done = await stage.waitFor(run.id, over, 60_000)
+  await second.isPolling()
+  second.signal('SIGTERM')
+  assert.equal(await second.ended(), 0, second.output)
+  const output = `${done.state?.message}\n${first.output}\n${second.output}`
+  assert.equal(done.state_type, 'COMPLETED', output)
+  assert.deepEqual(
+    stage.ledger(run.id).map(line => line.what),
+    ['START', 'END'],
+    output,
+  )
+  return done
+}
+
+function startAgent(
+  stage: Stage,
+  plan: Partial<AgentPlan> = {},
+  environment: Record<string, string> = {},
+): AgentProcess {
+  const whole = { apiUrl: stage.apiUrl, stateDirectory: stage.stateDirectory, queues: [stage.queue], ...plan }
+  return new AgentProcess(whole, {
+    PATH: process.env.PATH,
+    HOME: stage.directory,
+    PREFECT_HOME: join(stage.directory, 'prefect'),
+    DOCKER_HOST: dockerHost,
+    ...environment,
+  })
+}
+
+/** A command that notes START and END in the stage's ledger, which the container has as /ledger. */
+async function deployCommand(stage: Stage, script: string, settings: object = {}): Promise<Deployment> {
+  const block = await createBlock(stage, {
+    image: busybox,
+    env: { LEDGER: '/ledger/ledger' },
+    volumes: [`${stage.directory}:/ledger`],
+    ...settings,
+  })
+  return await stage.deployCommand({ script, deployment: { infrastructure_document_id: block } })
+}
+
+async function createBlock(stage: Stage, data: object): Promise<string> {
+  const type = await stage.client.readBlockTypeBySlug('docker-container', never)
+  assert.ok(type, 'the server knows the block type')
+  const [schema] = await stage.client.readBlockSchemas(type.id, never)
+  assert.ok(schema)
+  const { id } = await stage.client.createBlockDocument(
+    {
+      is_anonymous: true,
+      block_type_id: type.id,
+      block_schema_id: schema.id,
+      data: { type: 'docker-container', ...data },
+    },
+    never,
+  )
+  return id
+}
