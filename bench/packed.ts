@@ -1,0 +1,39 @@
+// The package as users run it: compiled JavaScript, with the packages of this checkout.
+
+import { cp, mkdtemp, rm, symlink } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { run } from '../test/support/run.ts'
+
+const root = join(import.meta.dirname, '..')
+
+export interface Packed extends AsyncDisposable {
+  /** The command's file, to be run by node. */
+  readonly rigel: string
+}
+
+/** Compiles into a folder of its own: `dist` of the checkout may be in use, or be made anew, meanwhile. */
+export async function buildPacked(): Promise<Packed> {
+  const folder = await mkdtemp(join(tmpdir(), 'rigel-packed-'))
+  const remove = (): Promise<void> => rm(folder, { recursive: true, force: true })
+  try {
+    const compiler = join(root, 'node_modules', '.bin', 'tsc')
+    const built = await run(compiler, ['-p', join(root, 'tsconfig.build.json'), '--outDir', join(folder, 'dist')], {
+      cwd: root,
+    })
+    if (built.code !== 0) throw new Error(`Could not compile the sources:\n${built.stdout}${built.stderr}`)
+    // Scripts, pages and so on, which the sources find beside themselves.
+    await cp(join(root, 'src'), join(folder, 'dist'), { recursive: true, filter: isAsset })
+    for (const name of ['bin', 'config', 'package.json'])
+      await cp(join(root, name), join(folder, name), { recursive: true })
+    await symlink(join(root, 'node_modules'), join(folder, 'node_modules'))
+    return { rigel: join(folder, 'bin', 'rigel.js'), [Symbol.asyncDispose]: remove }
+  } catch (error) {
+    await remove()
+    throw error
+  }
+}
+
+function isAsset(path: string): boolean {
+  return !path.endsWith('.ts')
+}
