@@ -10,6 +10,10 @@ import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
 import { type AgentStart, buildAgentOptions, defaultPython } from './agent-options.ts'
 import type { Context, Signals } from './context.ts'
+import { collectWhenIdle } from './idle-heap.ts'
+
+/** Often enough for a heap that only a burst fills. */
+const heapLookMs = 20_000
 
 /** Runs one agent until the signals end it; resolves to the number of runs that it has let go. */
 export async function serveAgent(
@@ -27,6 +31,7 @@ export async function serveAgent(
   logger.info({ state: options.stateDirectory, limit: options.settings.limit, on_stop: onStop }, 'agent starting')
   asides.spawn(signal => describeServer(client, logger, signal))
   asides.spawn(signal => describePython(context, logger, signal))
+  asides.spawn(signal => collectWhenIdle(heapLookMs, signal))
   return await runAgent({ ...options, onStop, onReady: agent => service.attach(agent) }, signals)
 }
 
