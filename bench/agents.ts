@@ -6,17 +6,16 @@ import { closeSync, openSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import process from 'node:process'
 import { setTimeout as delay } from 'node:timers/promises'
 import { cleanEnvironment, findPrefect } from '../test/support/prefect-server.ts'
+import type { Packed } from './packed.ts'
 
 export const kinds = ['prefect', 'rigel'] as const
 export type Kind = (typeof kinds)[number]
 
 export interface AgentOptions {
   readonly kind: Kind
-  /** The packed command's file. */
-  readonly rigel: string
+  readonly packed: Packed
   readonly apiUrl: string
   readonly queue: string
   readonly limit?: number
@@ -37,13 +36,15 @@ export interface BenchAgent extends AsyncDisposable {
 const STOP_MS = 5000
 
 export async function startAgent(options: AgentOptions): Promise<BenchAgent> {
-  const { kind, rigel, apiUrl, queue, limit, environment } = options
+  const { kind, packed, apiUrl, queue, limit, environment } = options
   const home = await mkdtemp(join(tmpdir(), 'rigel-bench-home-'))
   const log = join(home, 'log')
   const output = openSync(log, 'a')
   const words = ['agent', 'start', '-q', queue, ...(limit === undefined ? [] : ['--limit', String(limit)])]
   const [program, args] =
-    kind === 'rigel' ? [process.execPath, [rigel, ...words]] : [join(findPrefect('prefect2'), 'bin', 'prefect'), words]
+    kind === 'rigel'
+      ? [packed.node, [packed.rigel, ...words]]
+      : [join(findPrefect('prefect2'), 'bin', 'prefect'), words]
   const startedAt = performance.now()
   const child = spawn(program, args, {
     env: {

@@ -62,7 +62,7 @@ export class Corner implements AsyncDisposable {
 
   start(options: Pick<AgentOptions, 'kind' | 'limit' | 'environment'>): Promise<BenchAgent> {
     const { apiUrl } = this.recorder
-    return startAgent({ ...options, rigel: this.#ground.packed.rigel, apiUrl, queue: this.stage.queue })
+    return startAgent({ ...options, packed: this.#ground.packed, apiUrl, queue: this.stage.queue })
   }
 
   async deploy(work: Work): Promise<Deployment> {

@@ -3,7 +3,7 @@
 
 import { Agent, createServer, type IncomingMessage, type RequestOptions, request, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { text } from 'node:stream/consumers'
+import { buffer, text } from 'node:stream/consumers'
 
 export interface SeenCall {
   /** Method and path below the API's base, ids as `{id}`. */
@@ -91,11 +91,12 @@ async function passOn({ target, agent, incoming, outgoing, note }: Passing): Pro
   const { method = 'GET', url: path = '/', headers } = incoming
   const body = await text(incoming)
   const answer = await ask({ host: target.hostname, port: target.port, method, path, headers, agent }, body)
-  const answerBody = await text(answer)
+  // As it is, for it may be compressed.
+  const answerBody = await buffer(answer)
   const answerHeaders = { ...answer.headers }
   for (const name of ['connection', 'keep-alive', 'transfer-encoding', 'content-length']) delete answerHeaders[name]
   const { statusCode = 502 } = answer
-  outgoing.writeHead(statusCode, { ...answerHeaders, 'content-length': Buffer.byteLength(answerBody) })
+  outgoing.writeHead(statusCode, { ...answerHeaders, 'content-length': answerBody.length })
   note(body, statusCode)
   outgoing.end(answerBody)
 }

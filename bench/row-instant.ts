@@ -53,7 +53,7 @@ async function runOnce(packed: Packed): Promise<{ launchesPerSecond: number; pro
   )
   chmodSync(script, 0o755)
   await using server = await startInstantServer(script)
-  await using agent = await startAgent({ kind: 'rigel', rigel: packed.rigel, apiUrl: server.apiUrl, queue: 'q', limit })
+  await using agent = await startAgent({ kind: 'rigel', packed, apiUrl: server.apiUrl, queue: 'q', limit })
   const lines = (what: string): readonly string[] =>
     readFileSync(ledger, 'utf8')
       .split('\n')
