@@ -2,6 +2,8 @@
 
 import { chmodSync, mkdirSync, readFileSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { ApiError } from '../src/prefect/errors.ts'
 import type { Deployment } from '../src/prefect/types.ts'
 import { never, openStage, type Stage } from '../test/agent/stage.ts'
 import { type PrefectServer, startPrefectServer } from '../test/support/prefect-server.ts'
@@ -12,6 +14,7 @@ import { type Recorder, startRecorder } from './recorder.ts'
 /** What a run of the bench is: a command named by the block, a plain executable, a Python flow under Prefect's engine. */
 export type Work = 'command' | 'executable' | 'engine'
 
+const mostAttempts = 50
 const TMPFS = 0x01021994
 
 export class Ground implements AsyncDisposable {
@@ -125,10 +128,22 @@ def f():
     const ids: string[] = []
     let left = count
     const lane = async (): Promise<void> => {
-      while (left-- > 0) ids.push((await this.stage.run(deployment)).id)
+      while (left-- > 0) ids.push(await this.#createRun(deployment))
     }
     await Promise.all([lane(), lane(), lane()])
     return ids
+  }
+
+  /** A server on SQLite answers 503 as soon as several write at once, and agents are writing: nothing was made then. */
+  async #createRun(deployment: Deployment): Promise<string> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return (await this.stage.run(deployment)).id
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.status !== 503 || attempt === mostAttempts) throw error
+        await delay(200)
+      }
+    }
   }
 
   /** When runs began, by their own clock: milliseconds of the epoch, by flow run. Also tells how often. */

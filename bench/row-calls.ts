@@ -8,7 +8,7 @@ import { median, type Row, round } from './figures.ts'
 import { Corner, type Ground, type Work } from './ground.ts'
 import { isPoll, type SeenCall } from './recorder.ts'
 
-const singles = 5
+const singles = 3
 const bursts: Readonly<Record<Work, number>> = { command: 60, executable: 60, engine: 16 }
 /** Whatever the agent still has to say about a run that has ended. */
 const afterwardsMs = 3000
@@ -44,7 +44,7 @@ export async function measureCalls(ground: Ground): Promise<readonly Row[]> {
 async function countCalls(ground: Ground, kind: Kind, work: Work): Promise<{ single: string; burst: string }> {
   await using corner = await Corner.open(ground)
   const deployment = await corner.deploy(work)
-  await using agent = await corner.start({ kind, limit: 16, environment: { PREFECT_AGENT_QUERY_INTERVAL: '1' } })
+  await using agent = await corner.start({ kind, limit: 16 })
   const counted: number[] = []
   for (let single = 0; single < singles; single++) {
     counted.push((await callsFor(corner, () => corner.createRuns(deployment, 1), 1)).length)
