@@ -71,16 +71,18 @@ export class Corner implements AsyncDisposable {
   async deploy(work: Work): Promise<Deployment> {
     const code = join(this.stage.directory, work)
     mkdirSync(code)
+    // The server keeps one deployment of a name: two corners would take it from each other.
+    const name = `${work}-${this.stage.queue}`
     switch (work) {
       case 'command': {
         const script = this.#writeScript(code)
         const block = await this.#createBlock({ command: [script] })
-        return this.stage.deploy({ entrypoint: 'flow.py:f', infrastructure_document_id: block })
+        return this.stage.deploy({ name, entrypoint: 'flow.py:f', infrastructure_document_id: block })
       }
       case 'executable': {
         this.#writeScript(code)
         const block = await this.#createBlock({})
-        return this.stage.deploy({ path: code, entrypoint: './job', infrastructure_document_id: block })
+        return this.stage.deploy({ name, path: code, entrypoint: './job', infrastructure_document_id: block })
       }
       case 'engine': {
         const ledger = JSON.stringify(this.stage.ledgerFile)
@@ -96,7 +98,7 @@ def f():
 `
         writeFileSync(join(code, 'flow.py'), text)
         const block = await this.#createBlock({})
-        return this.stage.deploy({ path: code, entrypoint: 'flow.py:f', infrastructure_document_id: block })
+        return this.stage.deploy({ name, path: code, entrypoint: 'flow.py:f', infrastructure_document_id: block })
       }
     }
   }
