@@ -9,7 +9,7 @@ import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { channel } from 'node:diagnostics_channel'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
-import { Agent, type ClientRequest, request } from 'node:http'
+import { Agent, request } from 'node:http'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -99,14 +99,10 @@ async function measureLaunches(): Promise<void> {
 /** Sums the time between the beginning of a request and the end of its answer. Calls of a launch follow one another. */
 function watchEngineTime() {
   let total = 0
-  const began = new Map<ClientRequest, number>()
-  const onStart = (message: unknown) => {
-    const { request: sent } = readMessage(message)
-    began.set(sent, performance.now())
-  }
+  const began = new Map<unknown, number>()
+  const onStart = (message: unknown) => began.set(requestOf(message), performance.now())
   const onFinish = (message: unknown) => {
-    const { request: sent } = readMessage(message)
-    total += performance.now() - (began.get(sent) ?? performance.now())
+    total += performance.now() - (began.get(requestOf(message)) ?? performance.now())
   }
   channel('http.client.request.start').subscribe(onStart)
   channel('http.client.response.finish').subscribe(onFinish)
@@ -119,9 +115,9 @@ function watchEngineTime() {
   }
 }
 
-function readMessage(message: unknown): { request: ClientRequest } {
-  // The shape of Node's own diagnostics channel.
-  return message as { request: ClientRequest }
+/** What Node's own diagnostics channel says of a request: the same object at its start and its end. */
+function requestOf(message: unknown): unknown {
+  return message !== null && typeof message === 'object' && 'request' in message ? message.request : undefined
 }
 
 async function measureThroughput(): Promise<void> {

@@ -4,7 +4,8 @@
 //   2. SIGKILL at random moments, KILLS times (default 500), with a stream of runs under way.
 //
 // The ledger in which each run writes START and END is the judge: one of each, in one process, and the right final state.
-// Bounded: it stops by itself when both are done, and at the first violation. SOAK_ROUNDS and SOAK_KILLS make it shorter.
+// Bounded: it stops by itself when both are done, and at the first violation. SOAK_ROUNDS and SOAK_KILLS make it shorter,
+// SOAK_PARALLEL (default 3) says how many agents of their own are killed beside one another.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { killPoints } from '../test/agent/kill-points.ts'
@@ -13,6 +14,7 @@ import { startPrefectServer } from '../test/support/prefect-server.ts'
 
 const rounds = Number(process.env.SOAK_ROUNDS ?? 50)
 const kills = Number(process.env.SOAK_KILLS ?? 500)
+const parallel = Number(process.env.SOAK_PARALLEL ?? 3)
 /** Runs that are under way or due while the agent is killed at random. */
 const underWay = 6
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
@@ -28,22 +30,34 @@ try {
 async function killAtEachStep(apiUrl: string): Promise<void> {
   for (const point of killPoints) {
     const startedAt = performance.now()
-    for (let round = 1; round <= rounds; round++) {
-      await using stage = await openStage(apiUrl)
-      const run = await stage.run(await stage.deployCommand({ script: 'sleep 0.2' }))
-      await using first = stage.startAgent({ killAt: point })
-      const end = await first.ended()
-      if (end !== 'SIGKILL') throw new Error(`the agent ended with ${end} instead of at ${point}\n${first.output}`)
-      await using second = stage.startAgent()
-      const done = await stage.waitFor(run.id, over)
-      await settled(stage, [run.id])
-      judge(stage, run.id, done.state_type, `${point}, round ${round}\n${first.output}\n${second.output}`)
+    let round = 0
+    const work = async () => {
+      while (++round <= rounds) await killOnce(apiUrl, point)
     }
+    await Promise.all(Array.from({ length: parallel }, work))
     console.log(`${point.padEnd(20)} ${rounds} kills, ${rounds} runs ended well, ${seconds(startedAt)} s`)
   }
 }
 
+async function killOnce(apiUrl: string, point: string): Promise<void> {
+  await using stage = await openStage(apiUrl)
+  const run = await stage.run(await stage.deployCommand({ script: 'sleep 0.2' }))
+  await using first = stage.startAgent({ killAt: point })
+  const end = await first.ended()
+  if (end !== 'SIGKILL') throw new Error(`the agent ended with ${end} instead of at ${point}\n${first.output}`)
+  await using second = stage.startAgent()
+  const done = await stage.waitFor(run.id, over, 120_000)
+  await settled(stage, [run.id])
+  judge(stage, run.id, done.state_type, `${point}\n${first.output}\n${second.output}`)
+}
+
 async function killAtRandom(apiUrl: string): Promise<void> {
+  const share = Math.ceil(kills / parallel)
+  const shares = Array.from({ length: parallel }, (_, index) => Math.min(share, kills - index * share))
+  await Promise.all(shares.map((count, index) => killManyTimes(apiUrl, count, `random ${index + 1}`)))
+}
+
+async function killManyTimes(apiUrl: string, kills: number, name: string): Promise<void> {
   await using stage = await openStage(apiUrl)
   const startedAt = performance.now()
   const deployment = await stage.deployCommand({ script: 'sleep 0.$(($$ % 10))' })
@@ -67,7 +81,7 @@ async function killAtRandom(apiUrl: string): Promise<void> {
       agent.signal('SIGKILL')
       await agent.ended()
       if (killed % 50 === 49)
-        console.log(`random: ${killed + 1} kills, ${runs.length} runs so far, ${seconds(startedAt)} s`)
+        console.log(`${name}: ${killed + 1} kills, ${runs.length} runs so far, ${seconds(startedAt)} s`)
     }
     agent = stage.startAgent({ limit: 4 })
     for (const id of runs) await stage.waitFor(id, over, 120_000)

@@ -23,8 +23,3 @@ function normalise(path: string): string | undefined {
   }
   return parts.join('/')
 }
-
-/** Hides user and password of a URL, for sentences. Not a URL: given back up to an `@`, if it has one. */
-export function withoutUserinfo(url: string): string {
-  return url.replace(/^([a-z][a-z0-9+.-]*:\/\/)?[^/]*@/i, '$1')
-}

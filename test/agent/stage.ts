@@ -133,6 +133,8 @@ export class Stage implements AsyncDisposable {
       HOME: this.directory,
       LEDGER: this.ledgerFile,
       ...(RIGEL_TEST_FILE ? { RIGEL_TEST_FILE } : {}),
+      // As the command in a checkout does: it halves the processor time of a start.
+      NODE_COMPILE_CACHE: fileURLToPath(new URL('../../node_modules/.cache/compiled', import.meta.url)),
       PREFECT_HOME: join(this.directory, 'prefect'),
       PREFECT_LOGGING_LEVEL: 'WARNING',
     }

@@ -5,6 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import { after, before, describe, test } from 'node:test'
+import { buildState } from '../../src/prefect/states.ts'
 import type { Deployment, FlowRun } from '../../src/prefect/types.ts'
 import { killPoints } from '../agent/kill-points.ts'
 import { type AgentPlan, AgentProcess, never, openStage, type Stage } from '../agent/stage.ts'
@@ -86,12 +87,7 @@ def hello(n: int = 1):
     await using agent = startAgent(stage)
     const run = await stage.run(await deployCommand(stage, 'trap "" TERM; sleep 300'))
     await until(() => stage.starts(run.id) === 1, { timeoutMs: 60_000 })
-    await stage.client.setFlowRunState(
-      run.id,
-      { type: 'CANCELLING', name: 'Cancelling', message: '', state_details: {} },
-      {},
-      never,
-    )
+    await stage.client.setFlowRunState(run.id, buildState('CANCELLING'), {}, never)
     const done = await stage.waitFor(run.id, over, 60_000)
     assert.equal(done.state_type, 'CANCELLED', agent.output)
   })

@@ -21,12 +21,15 @@ const AGENT = join(import.meta.dirname, 'process-agent.ts')
 function startAgent(subject: ProcessSubject, spec: RunSpec, overrides: Partial<AgentOrder> = {}) {
   const { runsDirectory } = subject
   const order: AgentOrder = { runsDirectory, outputCapBytes: 1024 * 1024, spec, waits: true, ...overrides }
-  const child = spawn(process.execPath, [AGENT, JSON.stringify(order)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const words = [AGENT, JSON.stringify(order)]
+  const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'], detached: true })
   let said = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
   const ended = new Promise<number | null>(resolve => child.once('exit', resolve))
   const kill = async (): Promise<void> => {
-    child.kill('SIGKILL')
+    // Its whole process group, as a service manager or a closed terminal may do.
+    const isRunning = child.exitCode === null && child.signalCode === null
+    if (child.pid !== undefined && isRunning) process.kill(-child.pid, 'SIGKILL')
     await ended
   }
   return {
@@ -97,38 +100,47 @@ test('a living run does not keep its agent alive', async () => {
   assert.ok(await subject.infrastructure.reattach(spec, undefined, unstopped))
 })
 
-/** A shell that comes late: it waits for a file before it becomes sh. */
-async function makeLateShell(subject: ProcessSubject): Promise<{ shell: string; letGo: () => Promise<void> }> {
+/** A shell that comes late: it waits for a file before it becomes `sh`. */
+async function makeLateShell(
+  subject: ProcessSubject,
+  sh: string,
+): Promise<{ shell: string; letGo: () => Promise<void> }> {
   const shell = join(subject.runsDirectory, '..', 'late-sh')
-  await writeFile(shell, `#!/bin/sh\nwhile [ ! -e "${shell}.go" ]; do sleep 0.02; done\nexec /bin/sh "$@"\n`)
+  await writeFile(shell, `#!/bin/sh\nwhile [ ! -e "${shell}.go" ]; do sleep 0.02; done\nexec ${sh} "$@"\n`)
   await chmod(shell, 0o755)
   return { shell, letGo: () => writeFile(`${shell}.go`, '') }
 }
 
-test('a supervisor that comes late, after the successor has looked, starts nothing', async () => {
-  await using subject = await makeProcessSubject()
-  const { spec, starts } = await makeLedgerSpec(subject, 'exit 0')
-  const { shell, letGo } = await makeLateShell(subject)
-  await using agent = startAgent(subject, spec, { shell })
-  await until(() => existsSync(join(subject.folderOf(spec), 'output')))
-  await until(() => isSupervised(subject.folderOf(spec)))
-  await agent.kill()
+for (const [sh, program] of [
+  ['/bin/sh', '/bin/sh'],
+  ['/bin/bash --posix', '/bin/bash'],
+  ['/bin/busybox sh', '/bin/busybox'],
+] as const) {
+  const skip = existsSync(program) ? false : `needs ${program}`
+  test(`a supervisor that comes late, after the successor has looked, starts nothing (${sh})`, { skip }, async () => {
+    await using subject = await makeProcessSubject()
+    const { spec, starts } = await makeLedgerSpec(subject, 'exit 0')
+    const { shell, letGo } = await makeLateShell(subject, sh)
+    await using agent = startAgent(subject, spec, { shell })
+    await until(() => isSupervised(subject.folderOf(spec)))
+    await agent.kill()
 
-  const next = subject.startAnew()
-  assert.equal(await next.reattach(spec, undefined, unstopped), undefined)
-  await letGo()
-  await until(() => !isSupervised(subject.folderOf(spec)))
-  assert.deepEqual(await starts(), [])
+    const next = subject.startAnew()
+    assert.equal(await next.reattach(spec, undefined, unstopped), undefined)
+    await letGo()
+    await until(() => !isSupervised(subject.folderOf(spec)))
+    assert.deepEqual(await starts(), [])
 
-  const handle = await next.submit(spec, unstopped)
-  await next.wait(handle, ignoreOutput, unstopped)
-  assert.deepEqual(await starts(), [`START ${pidOf(handle)}`])
-})
+    const handle = await next.submit(spec, unstopped)
+    await next.wait(handle, ignoreOutput, unstopped)
+    assert.deepEqual(await starts(), [`START ${pidOf(handle)}`])
+  })
+}
 
 test('a supervisor whose agent died before it could answer starts the run all the same', async () => {
   await using subject = await makeProcessSubject()
   const { spec, starts } = await makeLedgerSpec(subject, 'exit 8')
-  const { shell, letGo } = await makeLateShell(subject)
+  const { shell, letGo } = await makeLateShell(subject, '/bin/sh')
   await using agent = startAgent(subject, spec, { shell })
   await until(() => isSupervised(subject.folderOf(spec)))
   await agent.kill()

@@ -2,8 +2,10 @@
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
 import { buildEnvironment, splitEnvironment } from '../../src/infrastructure/process-environment.ts'
 import { explainExitCode } from '../../src/infrastructure/process-exit.ts'
+import { explainSpawnError } from '../../src/infrastructure/process-launch.ts'
 
 test('an exit code above 128 that is a known signal counts as the signal, others as themselves', () => {
   for (const [code, statusCode, signal, reason] of [
@@ -61,4 +63,22 @@ test('names that are no identifiers, and a run own values for what a shell sets 
   const { plain, strange } = splitEnvironment(env, { IFS: ',' })
   assert.deepEqual(plain, { PATH: '/bin', PWD: '/agent' })
   assert.deepEqual(strange, { 'a.b': '1', 'npm-x': '2', 'BASH_FUNC_m%%': '() { :; }', IFS: ',' })
+})
+
+test('want of disk, memory, processes or descriptors is the host to blame, a bug nobody', () => {
+  for (const [code, blame] of [
+    ['ENOSPC', 'host'],
+    ['EMFILE', 'host'],
+    ['ENOMEM', 'host'],
+    ['EAGAIN', 'host'],
+    ['E2BIG', 'run'],
+    ['EACCES', 'run'],
+    ['ERR_INVALID_ARG_VALUE', 'run'],
+  ] as const) {
+    const explained = explainSpawnError(Object.assign(new Error(`spawn ${code}`), { code }))
+    assert.ok(explained instanceof InfrastructureError)
+    assert.equal(explained.blame, blame, code)
+  }
+  const bug = new TypeError('undefined is not a function')
+  assert.equal(explainSpawnError(bug), bug)
 })

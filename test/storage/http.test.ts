@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import test from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { makeMeter } from '../../src/storage/context.ts'
@@ -16,8 +15,9 @@ async function serve(listener: RequestListener) {
   await once(server, 'listening')
   const meter = makeMeter()
   const http = new HttpClient({ connections: 2 }, { environment: {}, meter })
-  // A listening TCP server has an address of this kind.
-  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const address = server.address()
+  assert(address !== null && typeof address === 'object')
+  const origin = `http://127.0.0.1:${address.port}`
   const get = (path = '/', at = signal) => http.send({ method: 'GET', origin, path, headers: {} }, at)
   return {
     get,

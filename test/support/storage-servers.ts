@@ -14,11 +14,14 @@ function settingsFile(name: string): string {
 /** Undefined when it has been started, else what is missing. */
 export function missingStorage(name: string): string | undefined {
   const file = settingsFile(name)
-  return existsSync(file) ? undefined : `the storage server ${name} (test/support/storages.sh start ${name}) and RIGEL_TEST_STORAGES`
+  return existsSync(file)
+    ? undefined
+    : `the storage server ${name} (test/support/storages.sh start ${name}) and RIGEL_TEST_STORAGES`
 }
 
 /** What the server's file in storages/ says at its end: endpoint, credentials. All values are texts. */
 export function storageServer(name: string): StorageSettings {
   // Written by storages.sh, a flat object of texts.
-  return JSON.parse(readFileSync(settingsFile(name), 'utf8')) as StorageSettings
+  const settings: StorageSettings = JSON.parse(readFileSync(settingsFile(name), 'utf8'))
+  return settings
 }

@@ -1,7 +1,8 @@
 // A TCP proxy in front of a real server: delays what the server says, or cuts connections in the middle of it.
 
+import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 
 export interface TcpProxyOptions {
   readonly host: string
@@ -9,7 +10,11 @@ export interface TcpProxyOptions {
   /** Milliseconds that each piece of an answer waits: a longer way to the server. */
   readonly delayMs?: number
   /** Called for each piece of an answer: how many bytes of it to let through before the connection is cut, or undefined. */
-  readonly cut?: (piece: { readonly connection: number; readonly bytesBefore: number; readonly length: number }) => number | undefined
+  readonly cut?: (piece: {
+    readonly connection: number
+    readonly bytesBefore: number
+    readonly length: number
+  }) => number | undefined
 }
 
 export interface TcpProxy extends AsyncDisposable {
@@ -54,9 +59,10 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy>
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
+  const address = server.address()
+  assert(address !== null && typeof address === 'object')
   return {
-    // A listening TCP server has an address of this kind.
-    port: (server.address() as AddressInfo).port,
+    port: address.port,
     get connections() {
       return seen.connections
     },
