@@ -2,9 +2,10 @@
 
 import type { Config } from '../config/config.ts'
 import { USAGE_ERROR } from '../config/config-error.ts'
-import { describeError, UserError } from '../errors.ts'
+import { UserError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
+import type { ApiError } from '../prefect/errors.ts'
 import { readVersion } from '../version.ts'
 import { type Context, createCommandLogger } from './context.ts'
 
@@ -80,18 +81,15 @@ async function askPatiently<T>(
       )
     }
     const { ApiError } = await import('../prefect/errors.ts')
-    throw cause instanceof ApiError ? describeApiError(cause.message, cause.status, config, cause) : cause
+    throw cause instanceof ApiError ? describeApiError(cause, config) : cause
   }
 }
 
-function describeApiError(message: string, status: number | undefined, config: Config, cause: unknown): UserError {
-  if (status === 401 || status === 403) {
-    const hint = 'Check PREFECT_API_KEY (Prefect Cloud) or PREFECT_API_AUTH_STRING (a server of your own).'
-    return new UserError(message, { hint, cause })
-  }
-  if (status === undefined || status === 404) {
-    const hint = `Is this the right URL (with its /api), and is the server running? It comes from: ${config.sources['api.url']}.`
-    return new UserError(message, { hint, cause })
-  }
-  return new UserError(describeError(cause), { cause })
+function describeApiError(error: ApiError, config: Config): UserError {
+  const { hint } = error
+  if (hint === undefined) return new UserError(error.message, { cause: error })
+  return new UserError(error.message, {
+    hint: `${hint} The URL comes from: ${config.sources['api.url']}.`,
+    cause: error,
+  })
 }

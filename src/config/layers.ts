@@ -31,7 +31,7 @@ export function readEnvironment(env: Readonly<Record<string, string>>, cwd: stri
   for (const name of Object.keys(env)) {
     if (names.has(name) || notSettings.test(name)) continue
     if (name.startsWith('RIGEL_')) {
-      const nearest = findNearest(name, names)
+      const nearest = findNearestSetting(name)
       throw new ConfigError(`Could not use the environment: there is no setting ${name}.`, {
         hint: nearest ? `Did you mean ${nearest}?` : 'All settings are listed in docs/configuration.md.',
       })
@@ -39,6 +39,17 @@ export function readEnvironment(env: Readonly<Record<string, string>>, cwd: stri
     warnings.push(...warnOfNearName(name, names, 'environment'))
   }
   return readNamed(env, 'environment', name => `environment ${name}`, cwd)
+}
+
+/** By its whole name, or without the section: who writes RIGEL_LIMIT means RIGEL_AGENT_LIMIT. */
+function findNearestSetting(name: string): string | undefined {
+  const byGuess = new Map<string, string>()
+  for (const { env, key } of allSettings) {
+    const [first = ''] = env
+    byGuess.set(`RIGEL_${key.slice(key.indexOf('.') + 1).toUpperCase()}`, first)
+    for (const known of env) byGuess.set(known, known)
+  }
+  return byGuess.get(findNearest(name, byGuess.keys()) ?? '')
 }
 
 /** Takes values that are named as in the environment: the environment itself, and profiles. */

@@ -13,6 +13,7 @@ import { buildHeaders } from './headers.ts'
 import { afterError, afterSuccess, beforeFirstCall, type Health } from './health.ts'
 import { type HttpAnswer, HttpConnections, type HttpRequest, TransportError } from './http.ts'
 import { type ClientOptions, isCloud, readBaseUrl } from './options.ts'
+import { OutageNotice } from './outage.ts'
 import { chooseDelayMs, isPassing, type Retry } from './retry.ts'
 import { type Asked, fillRoute, type Route, readRedirect } from './route.ts'
 
@@ -36,12 +37,14 @@ export class Api implements AsyncDisposable {
   readonly #csrf: CsrfTokens | undefined
   readonly #calls = new Map<string, number>()
   readonly #clock = new ServerClock()
+  readonly #outage: OutageNotice
   #health: Health = beforeFirstCall
   #hasWarnedOfClock = false
   #isClosed = false
 
   constructor(options: ClientOptions) {
     this.#options = options
+    this.#outage = new OutageNotice(options.logger)
     this.#base = readBaseUrl(options.url)
     this.#headers = buildHeaders(options)
     this.#http = new HttpConnections({ origin: this.#base, tls: options.tls ?? {}, proxies: options.proxies ?? {} })
@@ -89,15 +92,18 @@ export class Api implements AsyncDisposable {
       try {
         const value = read(await this.#attempt(call, signal))
         this.#health = afterSuccess()
+        this.#outage.succeeded()
         return value
       } catch (error) {
         if (!(error instanceof ApiError)) throw error
         this.#health = afterError(this.#health, error)
+        if (error.isFinal) this.#outage.succeeded()
+        else this.#outage.failed(error)
         if (call.retry === 'never' || attempt >= attempts || this.#isClosed) throw error
         if (!isPassing(error, this.#options.extraCodes)) throw error
         const waitMs = chooseDelayMs(attempt, error.retryAfterMs, this.#options.jitterFactor)
         const fields = { call: call.route, attempt, wait_s: Math.round(waitMs) / 1000, reason: error.message }
-        this.#options.logger[attempt < 3 ? 'debug' : 'warn'](fields, 'api call failed, will try again')
+        this.#options.logger.debug(fields, 'api call failed, will try again')
         await pause(waitMs, signal)
         if (call.retry !== 'safe' && error.mayHaveHappened) {
           const found = await lookUp(call.retry.lookup, error, signal)

@@ -54,6 +54,11 @@ export class ApiError extends Error {
     this.retryAfterMs = options.retryAfterMs
   }
 
+  /** What a person can do about it, one sentence; undefined when there is nothing to do but wait. */
+  get hint(): string | undefined {
+    return buildHint(this.kind, this.status, this.isNotFound)
+  }
+
   /** The same call would be refused again, today and tomorrow: 4xx other than 401, 403, 408 and 429. */
   get isFinal(): boolean {
     const { status } = this
@@ -62,6 +67,16 @@ export class ApiError extends Error {
     if (status === 404) return this.isNotFound
     return ![401, 403, 408, 429].includes(status)
   }
+}
+
+/** What a person can do about it, where that can be told from the answer. */
+function buildHint(kind: ApiErrorKind, status: number | undefined, isNotFound: boolean): string | undefined {
+  if (status === 401 || status === 403) {
+    return 'Check PREFECT_API_KEY (Prefect Cloud) or PREFECT_API_AUTH_STRING (a server of your own).'
+  }
+  if (kind === 'unreachable') return 'Is the server running, and is the API URL right, with its /api?'
+  const isForeign = kind === 'malformed' || (status === 404 && !isNotFound)
+  return isForeign ? 'Is the API URL right, with its /api?' : undefined
 }
 
 /** `sent: false` is certain: not a byte of the request has left. */

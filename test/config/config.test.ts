@@ -276,3 +276,9 @@ test('the configuration cannot be changed', async () => {
   assert.throws(() => Object.assign(config.api.retryExtraCodes, [500]), TypeError)
   assert.throws(() => Object.assign(config.prefectEnvironment, { PREFECT_API_URL: 'x' }), TypeError)
 })
+
+test('a RIGEL_ name without its section is answered with the whole one', async () => {
+  await using home = await makeHome()
+  const error = refusal(() => home.read({ env: { RIGEL_LIMITT: '3' } }))
+  assert.equal(error.hint, 'Did you mean RIGEL_AGENT_LIMIT?')
+})

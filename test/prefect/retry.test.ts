@@ -57,6 +57,31 @@ test('calls through a connection that fails', needs('prefect2'), async t => {
     })
   }
 
+  await t.test('an outage is said once, with what to do, and so is its end', async () => {
+    proxy.spoil({ route: READ, times: 4 }, { kind: 'answer', status: 503 })
+    const before = logged.lines.length
+    await client.readFlowRun(run.id, never)
+    const said = logged.lines.slice(before).map(line => JSON.parse(line))
+    const [warning, end, ...rest] = said.filter(({ level }) => level !== 'debug')
+    assert.equal(warning.level, 'warn')
+    assert.match(warning.reason, /GET \/flow_runs.* 503/)
+    assert.equal(end.msg, 'Prefect API answers again')
+    assert.deepEqual(rest, [])
+    proxy.heal()
+  })
+
+  await t.test('what a person can do is said with the error', async () => {
+    for (const [answer, hint] of [
+      [{ status: 401 }, /PREFECT_API_KEY/],
+      [{ status: 404, body: '<html>' }, /with its \/api/],
+      [{ status: 200, body: '<html>' }, /with its \/api/],
+    ] as const) {
+      proxy.spoil({ route: READ, nth: 1 }, { kind: 'answer', ...answer })
+      assert.match((await failure(client.readFlowRun(run.id, never))).hint ?? '', hint)
+      proxy.heal()
+    }
+  })
+
   await t.test('a claim is never repeated, and a lost answer says that it may have been made', () => loseClaims(proxy))
 
   async function loseClaims(chaos: ChaosProxy): Promise<void> {
