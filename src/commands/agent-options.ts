@@ -53,6 +53,7 @@ export function buildAgentOptions(
       home: config.environment.HOME ?? '/',
       limits: { maxBytes: storage.maxBytes, maxFiles: storage.maxFiles, maxSeconds: storage.timeoutSeconds },
       cacheDir: paths.cacheDir,
+      cacheLimits: { maxBytes: storage.cacheMaxBytes, maxAgeDays: storage.cacheMaxAgeDays },
       logger,
     },
     output: {

@@ -137,7 +137,7 @@ export const settings = {
       kind: kind.path,
       env: ['RIGEL_CACHE_DIR'],
       flag: '--cache-dir',
-      doc: 'Directory of fetched flow code.',
+      doc: 'Directory of fetched flow code, shared by all agents of this user on the machine.',
     }),
   },
   agent: {
@@ -253,6 +253,14 @@ export const settings = {
     timeoutSeconds: setting({
       kind: kind.interval,
       doc: 'Seconds that fetching the code of one run may take.',
+    }),
+    cacheMaxBytes: setting({
+      kind: kind.integer(0),
+      doc: 'Bytes that the cache of fetched code may keep; beyond them, what was used least recently goes.',
+    }),
+    cacheMaxAgeDays: setting({
+      kind: kind.decimal(0),
+      doc: 'Days after its last use at which fetched code leaves the cache.',
     }),
   },
   server: {

@@ -196,6 +196,13 @@ test('paths know the home directory, other settings and the file that they stand
   assert.equal(home.read({ env: { PREFECT_HOME: '/p' } }).paths.stateDir, '/p/rigel')
 })
 
+test('agents with state folders of their own share one cache', async () => {
+  await using home = await makeHome({})
+  const [first, second] = ['/one', '/two'].map(folder => home.read({ env: { RIGEL_STATE_DIR: folder } }))
+  assert.equal(first?.paths.cacheDir, join(home.path, '.prefect/rigel/cache'))
+  assert.equal(second?.paths.cacheDir, first?.paths.cacheDir)
+})
+
 test('secrets do not show when the configuration is printed', async () => {
   await using home = await makeHome({ 'key.txt': 's3cret-flag\n' })
   const config = home.read({
