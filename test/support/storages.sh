@@ -107,8 +107,9 @@ debian() { # package...: where they are missing, without starting their own serv
     made=1
   fi
   export DEBIAN_FRONTEND=noninteractive
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
-    { apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2; }
+  # Another server's packages may just be being installed.
+  local install=(apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends)
+  "${install[@]}" "${missing[@]}" >&2 || { apt-get update -qq >&2 && "${install[@]}" "${missing[@]}" >&2; }
   [ -z "$made" ] || rm -f $policy
 }
 

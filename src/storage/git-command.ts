@@ -1,0 +1,120 @@
+// Runs git for one repository: never a question to a person, credentials only to the host that they are for, failures told
+// apart by git's own words.
+
+import type { StorageContext } from './context.ts'
+import type { GitAddress } from './git-login.ts'
+import { runProgram } from './program.ts'
+import { TransientError } from './source.ts'
+import { StorageError } from './storage.ts'
+
+/** Variables that would let git work on another repository than the one it is told. */
+const foreign =
+  /^GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|NAMESPACE|PREFIX|COMMON_DIR|TRACE.*)$/
+
+/**
+ * A credential helper that reads two variables. Not an extra header: git would send that on to a host that it is
+ * redirected to, while a helper is asked anew for each host.
+ */
+const helper = `!f() { test "$1" = get && printf 'username=%s\\npassword=%s\\n' "$RIGEL_GIT_USERNAME" "$RIGEL_GIT_PASSWORD"; }; f`
+
+export class Git {
+  readonly #address: GitAddress
+  readonly #environment: Readonly<Record<string, string | undefined>>
+  readonly #meter: StorageContext['meter']
+
+  constructor(address: GitAddress, context: StorageContext) {
+    this.#address = address
+    this.#environment = buildEnvironment(address, context)
+    this.#meter = context.meter
+  }
+
+  /** Output of a command that works on this machine only. */
+  async local(directory: string, words: readonly string[], signal: AbortSignal): Promise<string> {
+    const { login } = this.#address
+    const secrets = login ? [login.password || login.username, basicForm(login)] : []
+    const call = { program: 'git', arguments: words, environment: this.#environment, directory, secrets }
+    const { exitCode, output, errors } = await runProgram(call, signal)
+    if (exitCode === 0) return output.toString('utf8')
+    throw this.#failure(words, errors)
+  }
+
+  /** Output of a command that asks the server. */
+  async remote(directory: string, words: readonly string[], signal: AbortSignal): Promise<string> {
+    if (this.#meter) this.#meter.requests += 1
+    return this.local(directory, words, signal)
+  }
+
+  #failure(words: readonly string[], errors: string): Error {
+    const said = readWords(errors) || 'it said nothing'
+    // Git asks for a name when the server has said 401, and again when it has refused what the helper gave.
+    const refused = /could not read (Username|Password)/.test(said) ? ': the server asks for credentials (401)' : ''
+    const sentence = `git ${words.find(word => !word.startsWith('-')) ?? ''} failed${refused} (${said})`
+    return isTransient(said) ? new TransientError(sentence) : new StorageError(sentence)
+  }
+}
+
+const passing = [
+  /Could not resolve host.*try again|Temporary failure in name resolution/i,
+  /Failed to connect|Couldn't connect|Connection (refused|reset|timed out|closed)|Operation timed out/i,
+  /requested URL returned error: (408|429|5\d\d)|HTTP (408|429|5\d\d)/,
+  /early EOF|RPC failed|unexpected disconnect|remote end hung up|transfer closed|bytes\/sec.*too slow|Empty reply/i,
+]
+
+function isTransient(words: string): boolean {
+  if (/Permission denied|Host key verification failed|not found|does not exist/i.test(words)) return false
+  return passing.some(pattern => pattern.test(words))
+}
+
+/** What is worth telling: git's and the server's own lines, without progress and advice. */
+function readWords(errors: string): string {
+  const lines = errors
+    .split(/[\r\n]+/)
+    .map(line => line.trim())
+    .filter(
+      line =>
+        line !== '' &&
+        !/^(hint:|Cloning into|warning: redirecting)|^(remote: )?(Enumerating|Counting|Compressing|Total)\b/.test(line),
+    )
+  return lines.join('; ').slice(0, 600)
+}
+
+function basicForm({ username, password }: { username: string; password: string }): string {
+  return Buffer.from(`${username}:${password}`).toString('base64')
+}
+
+function buildEnvironment({ url, login }: GitAddress, context: StorageContext): Record<string, string | undefined> {
+  const own = Object.fromEntries(Object.entries(context.environment).filter(([name]) => !foreign.test(name)))
+  const config: [string, string][] = [
+    // A server that sends less than a byte a second for half a minute has gone.
+    ['http.lowSpeedLimit', '1'],
+    ['http.lowSpeedTime', '30'],
+    ['advice.detachedHead', 'false'],
+    ['core.logAllRefUpdates', 'false'],
+    ['gc.auto', '0'],
+    ['maintenance.auto', 'false'],
+  ]
+  if (login) {
+    // The empty one takes away the helpers of this machine: it is this login or none.
+    config.push([`credential.${new URL(url).origin}.helper`, ''], [`credential.${new URL(url).origin}.helper`, helper])
+  }
+  const first = Number(own.GIT_CONFIG_COUNT) || 0
+  const settings = config.flatMap(([key, value], at) => [
+    [`GIT_CONFIG_KEY_${first + at}`, key],
+    [`GIT_CONFIG_VALUE_${first + at}`, value],
+  ])
+  return {
+    HOME: context.home,
+    ...own,
+    ...Object.fromEntries(settings),
+    GIT_CONFIG_COUNT: String(first + config.length),
+    GIT_TERMINAL_PROMPT: '0',
+    GIT_ASKPASS: '',
+    GIT_LITERAL_PATHSPECS: '1',
+    // English, for `isTransient`.
+    LC_ALL: 'C.UTF-8',
+    LANGUAGE: '',
+    GIT_SSH_COMMAND:
+      own.GIT_SSH_COMMAND || own.GIT_SSH ? own.GIT_SSH_COMMAND : 'ssh -o BatchMode=yes -o ConnectTimeout=10',
+    ...(login ? { RIGEL_GIT_USERNAME: login.username, RIGEL_GIT_PASSWORD: login.password } : {}),
+  }
+}

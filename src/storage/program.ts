@@ -1,0 +1,96 @@
+// Runs a helper program of this machine: git, smbclient. It ends with its whole process group when the fetch ends, and what
+// it says on its error output comes back without secrets.
+
+import process from 'node:process'
+import { describeError, errorCode } from '../errors.ts'
+import { StorageError } from './storage.ts'
+
+export interface ProgramCall {
+  readonly program: string
+  /** Seen by every user of this machine: no secrets. */
+  readonly arguments: readonly string[]
+  /** The whole of it; nothing is added. */
+  readonly environment: Readonly<Record<string, string | undefined>>
+  readonly directory?: string | undefined
+  /** Written to its input, which is then closed. */
+  readonly input?: string | undefined
+  /** Taken out of `errors`, as they are and in the encodings that protocols use. */
+  readonly secrets?: readonly string[] | undefined
+}
+
+export interface ProgramResult {
+  /** Undefined when it was ended by a signal. */
+  readonly exitCode: number | undefined
+  readonly output: Buffer
+  /** Its error output, without secrets. */
+  readonly errors: string
+}
+
+/** Listings come this way; beyond it the program is ended. */
+const maxOutputBytes = 256 * 1024 * 1024
+
+/** Rejects with a StorageError when the program is not there, and with the signal's reason. A failure of it is a result. */
+export async function runProgram(call: ProgramCall, signal: AbortSignal): Promise<ProgramResult> {
+  signal.throwIfAborted()
+  const { execa } = await import('execa')
+  const child = execa(call.program, call.arguments, {
+    env: withoutUndefined(call.environment),
+    extendEnv: false,
+    ...(call.directory === undefined ? {} : { cwd: call.directory }),
+    ...(call.input === undefined ? { stdin: 'ignore' } : { input: call.input }),
+    // A group of its own: git's helpers (ssh, git-remote-https) do not end with git.
+    detached: true,
+    reject: false,
+    encoding: 'buffer',
+    stripFinalNewline: false,
+    maxBuffer: maxOutputBytes,
+  })
+  const end = () => endGroup(child.pid)
+  signal.addEventListener('abort', end)
+  try {
+    const result = await child
+    signal.throwIfAborted()
+    if (errorCode(result.cause) === 'ENOENT') {
+      throw new StorageError(
+        `The program "${call.program}" is needed for it and not on PATH (${call.environment.PATH ?? ''})`,
+      )
+    }
+    if (result.exitCode === undefined && result.signal === undefined) {
+      throw new StorageError(`"${call.program}" could not be started: ${describeError(result.cause)}`)
+    }
+    return {
+      exitCode: result.isMaxBuffer ? undefined : result.exitCode,
+      output: Buffer.from(result.stdout),
+      errors: hideSecrets(Buffer.from(result.stderr).toString('utf8'), call.secrets ?? []),
+    }
+  } finally {
+    signal.removeEventListener('abort', end)
+    end()
+  }
+}
+
+function endGroup(pid: number | undefined): void {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, 'SIGKILL')
+  } catch {
+    // All of it has ended.
+  }
+}
+
+function withoutUndefined(environment: ProgramCall['environment']): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(environment).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  )
+}
+
+export function hideSecrets(text: string, secrets: readonly string[]): string {
+  let shown = text
+  for (const secret of secrets) {
+    if (secret === '') continue
+    const bytes = Buffer.from(secret)
+    const forms = [secret, encodeURIComponent(secret), bytes.toString('base64').replace(/=+$/, '')]
+    for (const form of forms) shown = shown.replaceAll(form, '***')
+  }
+  return shown
+}
