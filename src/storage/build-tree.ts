@@ -4,12 +4,14 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { FetchLimits, Meter } from './context.ts'
 import { download } from './download.ts'
+import { withRetries } from './retry.ts'
 import { type PreviousTree, Reuse } from './reuse.ts'
 import type { Snapshot } from './snapshot.ts'
 import type { FileSource, Source, TreeSource } from './source.ts'
 import { StorageError } from './storage.ts'
 import { runTreeJob } from './tree-thread.ts'
 import { TreeWriter } from './tree-writer.ts'
+import { removeTree } from './workspace.ts'
 
 export interface Build {
   readonly source: Source
@@ -47,8 +49,12 @@ async function fromFiles(build: Build, source: FileSource, path: string, signal:
 
 async function fromTree(build: Build, source: TreeSource, path: string, signal: AbortSignal): Promise<string> {
   const fetched = join(build.staging, 'fetched')
-  await mkdir(fetched, { mode: 0o700 })
-  await source.fetchTree(build.snapshot.validator, fetched, signal)
+  await withRetries(async () => {
+    // What a try before this one has left is of no use.
+    await removeTree(fetched)
+    await mkdir(fetched, { mode: 0o700 })
+    await source.fetchTree(build.snapshot.validator, fetched, signal)
+  }, signal)
   const { id, files, bytes } = await runTreeJob({ kind: 'pack', from: fetched, to: path, limits: build.limits }, signal)
   if (files === 0) throw new StorageError('There is nothing below it')
   build.meter.files += files

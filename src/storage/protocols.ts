@@ -32,6 +32,8 @@ const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
   abfss: azure,
   gs: gcs,
   gcs,
+  git: async () => (await import('./git-url.ts')).openGitUrl,
+  github: async () => (await import('./github-url.ts')).openGithubUrl,
 }
 
 /** Protocols that will never work, with the reason. */

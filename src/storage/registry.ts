@@ -19,8 +19,12 @@ const drivers: Readonly<Record<string, () => Promise<OpenRemote>>> = {
   'remote-file-system': async () => (await import('./remote-file-system.ts')).openRemoteFileSystem,
   azure: async () => (await import('./azure.ts')).openAzure,
   'azure-blob-storage-container': async () => (await import('./azure-blob-storage-container.ts')).openAzureContainer,
+  'bitbucket-repository': async () => (await import('./bitbucket-repository.ts')).openBitbucketRepository,
   gcs: async () => (await import('./gcs.ts')).openGcs,
   'gcs-bucket': async () => (await import('./gcs-bucket.ts')).openGcsBucketBlock,
+  github: async () => (await import('./github.ts')).openGithub,
+  'github-repository': async () => (await import('./github-repository.ts')).openGithubRepository,
+  'gitlab-repository': async () => (await import('./gitlab-repository.ts')).openGitlabRepository,
   s3: async () => (await import('./s3.ts')).openS3,
   's3-bucket': async () => (await import('./s3-bucket.ts')).openS3Bucket,
 }

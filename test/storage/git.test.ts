@@ -315,13 +315,15 @@ test('fsspec: github:// is the repository of that name at github.com', needs('gi
   }
 })
 
+function fetchUrl(basepath: string, settings = {}) {
+  return fetchBlock({ slug: 'remote-file-system', data: { basepath, settings } })
+}
+
 test('fsspec: git:// is a repository of this machine', needs('git'), async () => {
   const repository = await makeRepository('public')
   await repository.commit({ 'flows/a.py': 'a', 'b.py': 'b' }, 'dev')
-  const fetch = (basepath: string, settings = {}) =>
-    fetchBlock({ slug: 'remote-file-system', data: { basepath, settings } })
-  assert.deepEqual(await fetch(`git://${repository.path}:dev@flows`), { 'a.py': 'a' })
-  assert.deepEqual(await fetch('git://flows', { path: repository.path, ref: 'dev' }), { 'a.py': 'a' })
+  assert.deepEqual(await fetchUrl(`git://${repository.path}:dev@flows`), { 'a.py': 'a' })
+  assert.deepEqual(await fetchUrl('git://flows', { path: repository.path, ref: 'dev' }), { 'a.py': 'a' })
 })
 
 for (const [data, message] of [
