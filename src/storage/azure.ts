@@ -6,11 +6,20 @@ import { type Authorize, openLogin } from './azure-login.ts'
 import { type AzureSettings, readAccount } from './azure-settings.ts'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
-import { HttpClient, type HttpResponse } from './http.ts'
+import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
 import { elementText, refusal, unescapeXml } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
-import { ChangedError, type Content, type Entry, type FileEntry, type FileSource, type Remote } from './source.ts'
+import {
+  ChangedError,
+  type Content,
+  type Entry,
+  type FileEntry,
+  type FileSource,
+  type Remote,
+  type Target,
+  type Upload,
+} from './source.ts'
 import { StorageError } from './storage.ts'
 import { encodePath } from './url-encoding.ts'
 
@@ -58,10 +67,11 @@ export function splitContainerPath(path: string): { readonly container: string; 
 
 export function openContainer(settings: AzureSettings, context: StorageContext): Remote {
   if (settings.container === '') throw new StorageError('No container is named')
-  return { folder: from => new AzureFolder(settings, joinBelow(settings.base, from), context) }
+  const open = (path: string | undefined) => new AzureFolder(settings, joinBelow(settings.base, path), context)
+  return { folder: open, target: open }
 }
 
-class AzureFolder implements FileSource {
+class AzureFolder implements FileSource, Target {
   readonly kind = 'files'
   readonly connections = connections
   readonly place: string
@@ -115,17 +125,28 @@ class AzureFolder implements FileSource {
     throw status === 404 || status === 416 ? new ChangedError(error.message) : error
   }
 
+  read(path: string, signal: AbortSignal): Promise<Content> {
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref: this.#blobOf(path) }, 0, signal)
+  }
+
+  async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
+    const headers = { 'x-ms-blob-type': 'BlockBlob', 'content-length': String(upload.size) }
+    const request = { method: 'PUT', blob: this.#blobOf(path), headers, body: await upload.open() }
+    const response = await this.#send(request, signal)
+    if (response.status !== 201) throw await refuse(`Writing "${path}"`, response)
+    await response.body.bytes()
+  }
+
   close(): Promise<void> {
     return this.#http.close()
   }
 
+  #blobOf(path: string): string {
+    return this.#folder === '' ? path : `${this.#folder}/${path}`
+  }
+
   async #send(
-    {
-      method,
-      blob = '',
-      query = {},
-      headers = {},
-    }: { method: string; blob?: string; query?: Record<string, string>; headers?: Record<string, string> },
+    { method, blob = '', query = {}, headers = {}, body }: BlobRequest,
     signal: AbortSignal,
   ): Promise<HttpResponse> {
     const { origin, pathname } = new URL(this.#settings.endpoint)
@@ -141,7 +162,7 @@ class AzureFolder implements FileSource {
       .filter(part => part !== '')
       .join('&')
     const path = search === '' ? request.path : `${request.path}?${search}`
-    return this.#http.send({ method, origin, path, headers: { ...request.headers, ...proof.headers } }, signal)
+    return this.#http.send({ method, origin, path, headers: { ...request.headers, ...proof.headers }, body }, signal)
   }
 
   /** An empty listing is often a path that names a file. */
@@ -152,6 +173,15 @@ class AzureFolder implements FileSource {
     if (response.status === 200 && response.header('x-ms-meta-hdi_isfolder') === '')
       throw new StorageError('It is a file, not a folder')
   }
+}
+
+interface BlobRequest {
+  readonly method: string
+  /** Not encoded; '' is the container itself. */
+  readonly blob?: string
+  readonly query?: Record<string, string>
+  readonly headers?: Record<string, string>
+  readonly body?: HttpRequest['body']
 }
 
 interface ListedBlob {

@@ -6,11 +6,20 @@ import { parseJson } from './bearer-token.ts'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
 import { type GcsLogin, type GetToken, openGcsLogin } from './gcs-login.ts'
-import { HttpClient, type HttpResponse } from './http.ts'
+import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
 import { refusal } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
-import { ChangedError, type Content, type Entry, type FileEntry, type FileSource, type Remote } from './source.ts'
+import {
+  ChangedError,
+  type Content,
+  type Entry,
+  type FileEntry,
+  type FileSource,
+  type Remote,
+  type Target,
+  type Upload,
+} from './source.ts'
 import { StorageError } from './storage.ts'
 
 const connections = 32
@@ -59,7 +68,8 @@ export function splitGcsPath(path: string): { readonly bucket: string; readonly 
 
 export function openGcsBucket(settings: GcsSettings, context: StorageContext): Remote {
   if (settings.bucket === '') throw new StorageError('No bucket is named')
-  return { folder: from => new GcsFolder(settings, joinBelow(settings.base, from), context) }
+  const open = (path: string | undefined) => new GcsFolder(settings, joinBelow(settings.base, path), context)
+  return { folder: open, target: open }
 }
 
 const Listing = v.looseObject({
@@ -79,7 +89,7 @@ const Listing = v.looseObject({
 })
 type ListedObject = v.InferOutput<typeof Listing>['items'][number]
 
-class GcsFolder implements FileSource {
+class GcsFolder implements FileSource, Target {
   readonly kind = 'files'
   readonly connections = connections
   readonly place: string
@@ -111,7 +121,7 @@ class GcsFolder implements FileSource {
     for (let pageToken = ''; ; ) {
       const fields = 'nextPageToken,items(name,size,generation,etag,contentEncoding)'
       const query = new URLSearchParams({ prefix, maxResults: '1000', fields, ...(pageToken ? { pageToken } : {}) })
-      const response = await this.#send(`?${query.toString()}`, signal)
+      const response = await this.#get(`?${query.toString()}`, signal)
       if (response.status !== 200) throw await refuse('Listing it', response)
       const page = v.safeParse(Listing, parseJson(await response.body.text()))
       if (!page.success) throw new StorageError('Listing it was answered with something else than a listing')
@@ -127,7 +137,7 @@ class GcsFolder implements FileSource {
   async open(file: FileEntry, offset: number, signal: AbortSignal): Promise<Content> {
     const [generation = ''] = (file.validator ?? '').split('/')
     const condition = generation === '' ? '' : `&ifGenerationMatch=${generation}`
-    const response = await this.#send(`/${encodeURIComponent(file.ref)}?alt=media${condition}`, signal, offset)
+    const response = await this.#get(`/${encodeURIComponent(file.ref)}?alt=media${condition}`, signal, offset)
     const { status, body } = response
     if (status === 200 || status === 206) {
       return { offset: status === 206 ? offset : 0, stream: body, bytes: () => body.bytes() }
@@ -136,18 +146,43 @@ class GcsFolder implements FileSource {
     throw status === 404 || status === 412 || status === 416 ? new ChangedError(error.message) : error
   }
 
+  read(path: string, signal: AbortSignal): Promise<Content> {
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref: this.#nameOf(path) }, 0, signal)
+  }
+
+  async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
+    const query = `uploadType=media&fields=name&name=${encodeURIComponent(this.#nameOf(path))}`
+    const headers = { 'content-type': 'application/octet-stream', 'content-length': String(upload.size) }
+    const request = { method: 'POST', path: `/upload${this.#objects()}?${query}`, headers, body: await upload.open() }
+    const response = await this.#send(request, signal)
+    if (response.status !== 200) throw await refuse(`Writing "${path}"`, response)
+    await response.body.bytes()
+  }
+
   close(): Promise<void> {
     return this.#http.close()
   }
 
-  async #send(below: string, signal: AbortSignal, offset = 0): Promise<HttpResponse> {
+  #get(below: string, signal: AbortSignal, offset = 0): Promise<HttpResponse> {
+    const headers: Record<string, string> = offset > 0 ? { range: `bytes=${offset}-` } : {}
+    return this.#send({ method: 'GET', path: `${this.#objects()}${below}`, headers }, signal)
+  }
+
+  async #send(request: Omit<HttpRequest, 'origin'>, signal: AbortSignal): Promise<HttpResponse> {
     const token = await this.#getToken(signal)
     const headers = {
+      ...request.headers,
       ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-      ...(offset > 0 ? { range: `bytes=${offset}-` } : {}),
     }
-    const path = `/storage/v1/b/${encodeURIComponent(this.#settings.bucket)}/o${below}`
-    return this.#http.send({ method: 'GET', origin: this.#origin, path, headers }, signal)
+    return this.#http.send({ ...request, origin: this.#origin, headers }, signal)
+  }
+
+  #objects(): string {
+    return `/storage/v1/b/${encodeURIComponent(this.#settings.bucket)}/o`
+  }
+
+  #nameOf(path: string): string {
+    return this.#folder === '' ? path : `${this.#folder}/${path}`
   }
 
   #entryOf({ name, size, generation, etag, contentEncoding }: ListedObject, prefix: string): readonly Entry[] {
@@ -165,7 +200,7 @@ class GcsFolder implements FileSource {
   /** An empty listing is often a path that names a file. */
   async #refuseFile(signal: AbortSignal): Promise<void> {
     if (this.#folder === '') return
-    const response = await this.#send(`/${encodeURIComponent(this.#folder)}?fields=name`, signal)
+    const response = await this.#get(`/${encodeURIComponent(this.#folder)}?fields=name`, signal)
     await response.body.bytes()
     if (response.status === 200) throw new StorageError('It is a file, not a folder')
   }

@@ -8,18 +8,24 @@ import * as v from 'valibot'
 import { storageError } from './blame.ts'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
+import { LocalTarget } from './local-target.ts'
 import type { StorageBlock } from './registry.ts'
-import { type Storage, StorageError } from './storage.ts'
+import { type Storage, StorageError, type WritableStorage } from './storage.ts'
 import { withTimeLimit } from './time-limit.ts'
 import { runTreeJob } from './tree-thread.ts'
+import { writesOf } from './write-storage.ts'
 
 const Fields = v.object({ basepath: v.nullish(v.string(), null) })
 
 /** Throws a StorageError when a field is unsound. */
-export function openLocalFileSystem(data: StorageBlock['data'], context: StorageContext): Storage {
+export function openLocalFileSystem(data: StorageBlock['data'], context: StorageContext): WritableStorage {
   const { basepath } = readFields('local-file-system', Fields, data)
   const what = `storage block of type "local-file-system" with base path "${basepath ?? ''}"`
-  return new LocalFileSystem(basepath || undefined, what, context)
+  const local = new LocalFileSystem(basepath || undefined, what, context)
+  return {
+    getDirectory: (from, to, signal) => local.getDirectory(from, to, signal),
+    ...writesOf(to => local.target(to), context),
+  }
 }
 
 /** The folder that a deployment without a storage block names in `path`. */
@@ -54,16 +60,18 @@ class LocalFileSystem implements Storage {
     }
   }
 
+  /** The folder need not exist yet. Throws when it is outside of the base path. */
+  target(to: string | undefined): LocalTarget {
+    const { path, wanted } = this.#join(to)
+    const base = this.#base ?? path
+    if (leaves(base, path)) throw new StorageError(this.#outside(wanted))
+    return new LocalTarget(base, path)
+  }
+
   /** The real path of the folder that is meant. Throws when it is missing or outside of the base path. */
   async #resolve(from: string | undefined): Promise<string> {
     const base = this.#base
-    const wanted = expandHome(from || '', this.#context.home)
-    if (base === undefined && !isAbsolute(wanted)) {
-      throw new StorageError(
-        `Cannot fetch "${wanted}" from ${this.#what}: neither the block nor the deployment names an absolute path`,
-      )
-    }
-    const path = base === undefined ? wanted : resolve(base, wanted)
+    const { path, wanted } = this.#join(from)
     try {
       const source = await realpath(path)
       if (base !== undefined && leaves(await realpath(base), source)) throw new StorageError(this.#outside(wanted))
@@ -78,8 +86,18 @@ class LocalFileSystem implements Storage {
     }
   }
 
+  #join(path: string | undefined): { readonly path: string; readonly wanted: string } {
+    const wanted = expandHome(path || '', this.#context.home)
+    if (this.#base === undefined && !isAbsolute(wanted)) {
+      throw new StorageError(
+        `Cannot use "${wanted}" from ${this.#what}: neither the block nor the deployment names an absolute path`,
+      )
+    }
+    return { path: this.#base === undefined ? wanted : resolve(this.#base, wanted), wanted }
+  }
+
   #outside(wanted: string): string {
-    return `Cannot fetch "${wanted}" from ${this.#what}: it leads out of the base path`
+    return `Cannot use "${wanted}" from ${this.#what}: it leads out of the base path`
   }
 }
 

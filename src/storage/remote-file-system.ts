@@ -22,7 +22,11 @@ export async function openRemoteFileSystem(data: StorageBlock['data'], context: 
     )
   }
   const remote = await openUrl(base, settings, context)
-  return { folder: from => remote.folder(belowBase(base, from)) }
+  const target = remote.target?.bind(remote)
+  return {
+    folder: from => remote.folder(belowBase(base, from)),
+    ...(target ? { target: to => target(belowBase(base, to)) } : {}),
+  }
 }
 
 /** A path may be a whole URL; then what it has beyond the base path counts. Prefect appends it a second time instead. */
@@ -31,7 +35,7 @@ function belowBase(base: RemoteUrl, from: string | undefined): string | undefine
   if (!url) return from
   const top = base.rest.replace(/\/+$/, '')
   if (url.protocol !== base.protocol || (url.rest !== top && !url.rest.startsWith(`${top}/`))) {
-    throw new StorageError(`The deployment's path is a URL that leads out of the base path of its storage block`)
+    throw new StorageError(`The path is a URL that leads out of the base path of its storage block`)
   }
   return url.rest.slice(top.length)
 }

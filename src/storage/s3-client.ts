@@ -14,7 +14,8 @@ export interface S3Request {
   readonly key: string
   readonly query?: Readonly<Record<string, string>>
   readonly headers?: Readonly<Record<string, string>>
-  readonly body?: HttpRequest['body']
+  /** A function is called once for each try. */
+  readonly body?: HttpRequest['body'] | (() => Promise<HttpRequest['body']>)
 }
 
 /** Above it nothing is gained, on MinIO and on Amazon's. */
@@ -76,7 +77,13 @@ export class S3Client {
     const signed = found ? signRequest(unsigned, found, scope) : unsigned.headers
     const path = unsigned.query === '' ? unsigned.path : `${unsigned.path}?${unsigned.query}`
     return this.#http.send(
-      { method, origin: `${endpoint.protocol}//${host}`, path, headers: { ...signed, ...headers }, body },
+      {
+        method,
+        origin: `${endpoint.protocol}//${host}`,
+        path,
+        headers: { ...signed, ...headers },
+        body: typeof body === 'function' ? await body() : body,
+      },
       signal,
     )
   }

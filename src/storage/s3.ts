@@ -9,7 +9,16 @@ import type { StorageBlock } from './registry.ts'
 import { credentialsKind } from './s3-access.ts'
 import { S3Client, s3Connections } from './s3-client.ts'
 import { type S3Settings, splitBucketPath } from './s3-settings.ts'
-import { ChangedError, type Content, type Entry, type FileEntry, type FileSource, type Remote } from './source.ts'
+import {
+  ChangedError,
+  type Content,
+  type Entry,
+  type FileEntry,
+  type FileSource,
+  type Remote,
+  type Target,
+  type Upload,
+} from './source.ts'
 import { StorageError } from './storage.ts'
 
 const Fields = v.object({
@@ -27,10 +36,11 @@ export function openS3(data: StorageBlock['data'], context: StorageContext): Rem
 
 export function openBucket(settings: S3Settings, context: StorageContext): Remote {
   if (settings.bucket === '') throw new StorageError('No bucket is named')
-  return { folder: from => new S3Folder(settings, joinBelow(settings.base, from), context) }
+  const open = (path: string | undefined) => new S3Folder(settings, joinBelow(settings.base, path), context)
+  return { folder: open, target: open }
 }
 
-class S3Folder implements FileSource {
+class S3Folder implements FileSource, Target {
   readonly kind = 'files'
   readonly connections = s3Connections
   readonly place: string
@@ -87,8 +97,24 @@ class S3Folder implements FileSource {
     throw status === 404 || status === 412 || status === 416 ? new ChangedError(error.message) : error
   }
 
+  read(path: string, signal: AbortSignal): Promise<Content> {
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref: this.#keyOf(path) }, 0, signal)
+  }
+
+  async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
+    const headers = { 'content-length': String(upload.size) }
+    const request = { method: 'PUT', key: this.#keyOf(path), headers, body: () => upload.open() }
+    const response = await this.#client.send(request, signal)
+    if (response.status !== 200) throw await this.#client.refuse(`Writing "${path}"`, response)
+    await response.body.bytes()
+  }
+
   close(): Promise<void> {
     return this.#client.close()
+  }
+
+  #keyOf(path: string): string {
+    return this.#folder === '' ? path : `${this.#folder}/${path}`
   }
 
   #entryOf({ key, size, etag }: ListedObject, prefix: string): readonly Entry[] {

@@ -16,13 +16,19 @@
 //  5. Errors: `StorageError` for what is final (missing bucket, 401, 403, wrong field), with the server's own words;
 //     `TransientError` for what may pass (a cut connection, 429, 5xx): only the shared downloader tries again. Sentences need
 //     not name place and credentials, these are added; no secret may be in them, in any encoding.
-//  6. Register the slug in registry.ts, and for `remote-file-system` the protocol in protocols.ts. Packages and helper
+//  6. `target(to)` is the way back, for block types that Prefect can write to: it reads and writes single files below a folder.
+//     Walking the tree, ignoring, parallel uploads, limits and retries are upload.ts's business.
+//  7. Register the slug in registry.ts, and for `remote-file-system` the protocol in protocols.ts. Packages and helper
 //     programs are loaded at first use. Add a row to the contract suite (test/storage/contract.ts).
+
+import type { Readable } from 'node:stream'
 
 /** What a block opens: a place with folders. Nothing is asked of a server before a source is used. */
 export interface Remote {
   /** `from` is the deployment's path; undefined or empty is the base itself. Throws a StorageError when it leaves the base. */
   folder(from: string | undefined): Source
+  /** Missing where Prefect's block cannot be written to (git, HTTP). Joins `to` and throws as `folder` does. */
+  target?(to: string | undefined): Target
 }
 
 export type Source = FileSource | TreeSource
@@ -32,17 +38,20 @@ interface Described {
   readonly place: string
   /** For people: the kind of credentials and where they come from, such as `access key of the block`; never their value. */
   readonly credentials: string
+  /** Lets go of connections. Called once, also after a failure. */
+  close(): Promise<void>
+}
+
+interface Identified extends Described {
   /**
    * Everything that decides what this source gives: type, endpoint, path, options, credentials themselves. Any JSON.
    * Two sources with the same identity share one cache entry; only a keyed hash of it is ever written.
    */
   readonly identity: readonly unknown[]
-  /** Lets go of connections. Called once, also after a failure. */
-  close(): Promise<void>
 }
 
 /** A source whose files can be had one by one. */
-export interface FileSource extends Described {
+export interface FileSource extends Identified {
   readonly kind: 'files'
   /** How many `open`s at once pay off. */
   readonly connections: number
@@ -56,12 +65,41 @@ export interface FileSource extends Described {
 }
 
 /** A source that comes in one piece. */
-export interface TreeSource extends Described {
+export interface TreeSource extends Identified {
   readonly kind: 'tree'
   /** Names what the source holds now, as cheaply as it can be asked; undefined when it cannot say, then nothing is cached. */
   revision(signal: AbortSignal): Promise<string | undefined>
   /** Writes the whole tree into `to`, an existing, empty, private folder. `revision` is what `revision()` gave before. */
   fetchTree(revision: string | undefined, to: string, signal: AbortSignal): Promise<void>
+}
+
+/** A folder whose files are read and written one by one. All paths are below it, with `/`, without empty parts, `.` and `..`. */
+export interface Target extends Described {
+  /** How many `write`s at once pay off. */
+  readonly connections: number
+  /** The content of one file. No such file, or a folder: a StorageError or ChangedError. */
+  read(path: string, signal: AbortSignal): Promise<Content>
+  /**
+   * Writes one file, over what is there; readers see the old content or the new one where the storage can do that. Makes the
+   * folders that are missing. May be called again for the same file after a TransientError or a cut connection.
+   */
+  write(path: string, upload: Upload, signal: AbortSignal): Promise<void>
+  /** Only where Prefect keeps them: an empty folder, with its mode. Elsewhere it is left out. */
+  makeFolder?(path: string, mode: number): Promise<void>
+  /** Only where Prefect's storage has links: elsewhere a link to a file becomes a copy of it. `text` stays inside the tree. */
+  makeLink?(path: string, text: string): Promise<void>
+}
+
+/** What is written: a file of this machine, or bytes. */
+export interface Upload {
+  /** In bytes. */
+  readonly size: number
+  /** Permission bits; for storages that have them. */
+  readonly mode: number
+  /** Where it lies on this machine, for tools that read by themselves; undefined: only `open` has it. */
+  readonly file: string | undefined
+  /** From the start, once for each try: small ones as bytes, large ones as a stream that fails when the file shrinks. */
+  open(): Promise<Uint8Array | Readable>
 }
 
 export type Entry = FileEntry | FolderEntry | LinkEntry

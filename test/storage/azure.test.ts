@@ -82,6 +82,7 @@ const contract: Omit<Contract, 'name' | 'open'> = {
   takesHostileNames: true,
   resumes: true,
   reuses: true,
+  writes: true,
 }
 
 testContract({
@@ -97,6 +98,8 @@ testContract({
 testContract({
   ...contract,
   name: 'azure-blob-storage-container with a SAS on Azurite',
+  // It may only read.
+  writes: false,
   open: () =>
     openPlace(place => ({
       slug: 'azure-blob-storage-container',

@@ -10,6 +10,7 @@ import { makeDirectory } from '../support/directory.ts'
 import { needs, type Requirement } from '../support/requires.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { makeContext, readTree } from './support.ts'
+import { testWrites } from './write-contract.ts'
 
 /** A storage of one's own on a real server, empty, with a base folder. */
 export interface ContractPlace extends AsyncDisposable {
@@ -45,6 +46,8 @@ export interface Contract {
   readonly reuses: boolean
   /** A folder that is asked for arrives under its own path, as Prefect's git blocks do it. */
   readonly keepsFolder?: boolean
+  /** Prefect's block has put_directory, read_path and write_path. */
+  readonly writes?: boolean
 }
 
 const signal = new AbortController().signal
@@ -196,6 +199,8 @@ export function testContract(contract: Contract): void {
       assert.ok(proxy.connections >= 4)
     })
   }
+
+  if (contract.writes) testWrites(contract)
 
   check('limits on files and bytes are kept', async () => {
     await using bench = await openBench(contract)

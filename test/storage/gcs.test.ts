@@ -82,6 +82,7 @@ const contract: Omit<Contract, 'name' | 'open'> = {
   takesHostileNames: true,
   resumes: true,
   reuses: true,
+  writes: true,
 }
 
 /** The middle of the key, as it stands in the file. */

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
-import { openStorage } from '../../src/storage/registry.ts'
+import { openStorage, openWritableStorage } from '../../src/storage/registry.ts'
 import { StorageError } from '../../src/storage/storage.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
@@ -198,4 +198,57 @@ test('a storage block of an unknown type is named, and so is a field that is wro
     name: 'StorageError',
     message: 'Storage block of type "local-file-system": field "basepath" is not what was expected (string)',
   })
+})
+
+/** A block over the place's base folder, and a folder to upload. */
+async function makeUpload(tree: Tree) {
+  const place = await makePlace({})
+  const local = join(place.directory, 'local')
+  await mkdir(local)
+  await writeTree(local, tree)
+  const block = { slug: 'local-file-system', data: { basepath: place.base } }
+  return { ...place, local, storage: await openWritableStorage(block, makeContext({ home: place.directory })) }
+}
+
+test('an upload to a local folder keeps modes, links and empty folders, over what is there', async () => {
+  const tree: Tree = {
+    'flow.py': 'new',
+    'bin/run.sh': { mode: 0o755, text: '#!/bin/sh\n' },
+    'bin/current': { link: 'run.sh' },
+    empty: null,
+  }
+  await using place = await makeUpload(tree)
+  await writeTree(place.base, { 'apps/flow.py': 'old', 'apps/kept.py': 'kept', 'apps/bin/current': { link: 'gone' } })
+  assert.equal(await place.storage.putDirectory(place.local, 'apps', undefined, signal), 3)
+  assert.deepEqual(await readTree(join(place.base, 'apps')), { ...tree, 'kept.py': 'kept' })
+})
+
+test('a link that lies where an upload goes is replaced or refused, never written through', async () => {
+  await using place = await makeUpload({ 'flow.py': 'new', 'lib/a.py': 'a' })
+  await writeTree(place.directory, { 'outside/flow.py': 'not ours', 'outside/lib/b.py': 'b' })
+  await writeTree(place.base, { 'flow.py': { link: '../outside/flow.py' } })
+  await place.storage.writePath('flow.py', Buffer.from('new'), signal)
+  assert.deepEqual(await readTree(place.base), { 'flow.py': 'new' })
+  await writeTree(place.base, { lib: { link: '../outside/lib' } })
+  await assert.rejects(place.storage.putDirectory(place.local, undefined, undefined, signal), {
+    name: 'StorageError',
+    message: /leads out of the base path/,
+  })
+  await assert.rejects(place.storage.readPath('lib/b.py', signal), { message: /leads out of the base path/ })
+  assert.deepEqual(await readTree(join(place.directory, 'outside')), { 'flow.py': 'not ours', 'lib/b.py': 'b' })
+})
+
+test('files of a local folder are read and written by their path, inside of the base path only', async () => {
+  await using place = await makeUpload({})
+  await place.storage.writePath('results/a.bin', Buffer.from([0, 255]), signal)
+  await place.storage.writePath(join(place.base, 'results/b.txt'), Buffer.from('b'), signal)
+  assert.deepEqual([...(await place.storage.readPath('results/a.bin', signal))], [0, 255])
+  assert.equal(Buffer.from(await place.storage.readPath('results/b.txt', signal)).toString(), 'b')
+  await assert.rejects(place.storage.readPath('results', signal), { message: /is not a file/ })
+  await assert.rejects(place.storage.readPath('nowhere', signal), { message: /no such file/ })
+  for (const path of ['../x', '/etc/x']) {
+    await assert.rejects(async () => place.storage.writePath(path, Buffer.from('x'), signal), {
+      message: /leads out of the base path/,
+    })
+  }
 })

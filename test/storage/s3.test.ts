@@ -54,6 +54,7 @@ const contract = {
   takesHostileNames: false,
   resumes: true,
   reuses: true,
+  writes: true,
 } as const
 
 testContract({ ...contract, name: 's3-bucket on MinIO', open: () => openS3Place('s3', minio) })
