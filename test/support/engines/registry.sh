@@ -2,7 +2,7 @@
 # A private image registry with a login, on this machine's loopback: for tests of pulls and pull policies. Engines of this
 # machine reach its images as 127.0.0.1:PORT/IMAGE:TAG.
 #
-#   registry.sh start|stop|status|clean     start prints RIGEL_TEST_REGISTRY, user and password
+#   registry.sh install|start|stop|status|clean     start prints RIGEL_TEST_REGISTRY, user and password
 #
 # RIGEL_ENGINES         where engines live (default: ${XDG_CACHE_HOME:-~/.cache}/rigel-engines)
 # RIGEL_REGISTRY_PORT   default 15001
@@ -55,9 +55,10 @@ YAML
 stop() { local p i; if p=$(our_pid); then kill "$p"; for ((i = 0; i < 100; i++)); do our_pid >/dev/null || break; sleep 0.05; done; fi; rm -f "$DIR/pid"; }
 
 case ${1:-} in
+  install) install_packages ;;
   start) start ;;
   stop) stop ;;
   clean) stop; rm -rf "$DIR" ;;
   status) if our_pid >/dev/null && answers; then print_env; else say "not running"; exit 1; fi ;;
-  *) say "usage: registry.sh start|stop|status|clean"; exit 2 ;;
+  *) say "usage: registry.sh install|start|stop|status|clean"; exit 2 ;;
 esac
