@@ -258,7 +258,10 @@ async function measureMemory(): Promise<void> {
     )
   }
   // Those that were stopped before their labels were seen.
-  await driver.collect({ agentPrefix, keep: 0, maxAgeSeconds: 0, isHeld: () => false, dryRun: false }, never)
+  await driver.collect(
+    { agentPrefix, finished: { keep: 0, maxAgeSeconds: 0 }, images: undefined, isHeld: () => false, dryRun: false },
+    never,
+  )
 }
 
 function memory(): { readonly used: number; readonly resident: number } {

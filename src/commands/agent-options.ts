@@ -3,6 +3,7 @@
 import { availableParallelism } from 'node:os'
 import type { AgentOptions } from '../agent/agent.ts'
 import type { Config } from '../config/config.ts'
+import type { CleanupRules } from '../infrastructure/infrastructure.ts'
 import { loadInfrastructure } from '../infrastructure/registry.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
@@ -79,6 +80,17 @@ export function defaultPython({ process, environment }: Config): string {
   return environment.VIRTUAL_ENV ? `${environment.VIRTUAL_ENV}/bin/python` : 'python3'
 }
 
+/** What of the past is kept. */
+export function readCleanupRules({ cleanup }: Config): CleanupRules {
+  const daySeconds = 86_400
+  return {
+    finished: { keep: cleanup.keepFinished, maxAgeSeconds: cleanup.keepFinishedDays * daySeconds },
+    images: cleanup.removeImages
+      ? { keep: cleanup.keepImages, maxAgeSeconds: cleanup.keepImagesDays * daySeconds }
+      : undefined,
+  }
+}
+
 function openInfrastructure(config: Config, logger: Logger): AgentOptions['loadInfrastructure'] {
   let context: Parameters<typeof loadInfrastructure>[1] | undefined
   return (type, runsDirectory) => {
@@ -88,6 +100,7 @@ function openInfrastructure(config: Config, logger: Logger): AgentOptions['loadI
       outputCapBytes: config.process.outputCapBytes,
       environment: config.inheritedEnvironment,
       inheritEnv: 'all',
+      cleanup: readCleanupRules(config),
     }
     return loadInfrastructure(type, context)
   }

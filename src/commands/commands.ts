@@ -41,6 +41,7 @@ const everything = [
   'process',
   'status',
   'storage',
+  'cleanup',
   'server',
 ] as const satisfies readonly Section[]
 
@@ -211,6 +212,18 @@ export const commands: readonly CommandRow[] = [
     doc: 'Cancel a flow run.',
     settings: api,
     run: async (context, call) => (await import('./flow-run.ts')).cancelRun(context, call),
+  },
+  {
+    path: 'gc',
+    doc: 'Clear away finished containers of this agent beyond what is kept, and what its engines keep of them.',
+    options: [
+      { flags: '--dry-run', doc: 'Only say what would be removed.' },
+      { flags: '--images', doc: 'Also images that were pulled for runs and that no container uses.' },
+      { flags: '--all', doc: 'Keep nothing that has ended, whatever the settings say.' },
+      { flags: '--type <type>', doc: 'Only this type of infrastructure, such as docker-container.', repeat: true },
+    ],
+    settings: ['prefect', 'paths', 'agent', 'cleanup', 'logging'],
+    run: async (context, call) => await (await import('./gc.ts')).collectGarbage(context, call),
   },
   {
     path: 'config view',

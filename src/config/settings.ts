@@ -263,6 +263,28 @@ export const settings = {
       doc: 'Days after its last use at which fetched code leaves the cache.',
     }),
   },
+  cleanup: {
+    keepFinished: setting({
+      kind: kind.integer(0),
+      doc: 'Finished containers of this agent that are kept, the newest.',
+    }),
+    keepFinishedDays: setting({
+      kind: kind.decimal(0),
+      doc: 'Days after its end at which a finished container is not kept any more.',
+    }),
+    removeImages: setting({
+      kind: kind.truth,
+      doc: 'Also remove images that were pulled for runs, beyond the number and the age below; `rigel gc --images` does so once.',
+    }),
+    keepImages: setting({
+      kind: kind.integer(0),
+      doc: 'Images pulled for runs that are kept then, those used last.',
+    }),
+    keepImagesDays: setting({
+      kind: kind.decimal(0),
+      doc: 'Days after its last use at which such an image is not kept any more.',
+    }),
+  },
   server: {
     host: setting({
       kind: kind.text,

@@ -6,77 +6,93 @@
 import { label, labelVersion } from './docker-create.ts'
 import type { ContainerSummary, DockerEngine } from './docker-engine.ts'
 import { isRefusal } from './docker-transport.ts'
+import type { Collectable, CollectRequest, KeepRule } from './infrastructure.ts'
 
-export interface CollectOptions {
-  /** First 8 hex digits of this agent's transition ids. */
-  readonly agentPrefix: string
-  /** Finished containers to keep, the newest. */
-  readonly keep: number
-  /** Finished containers that were created longer ago are not kept, in seconds. */
-  readonly maxAgeSeconds: number
-  /** Runs that the journal still holds: their exit may not have been read yet. */
-  readonly isHeld: (flowRunId: string, transitionId: string) => boolean
-  readonly dryRun: boolean
-}
-
-export interface Collectable {
-  readonly id: string
-  readonly name: string
-  readonly flowRunId: string
-  readonly createdAt: Date
-}
-
-export interface Collected {
-  /** Oldest first; with `dryRun` those that would have been removed. */
-  readonly removed: readonly Collectable[]
-  readonly kept: number
-}
-
+/** Oldest first. Throws an EngineError when the engine does not answer. */
 export async function collectContainers(
   engine: DockerEngine,
-  options: CollectOptions,
+  request: CollectRequest,
   signal: AbortSignal,
-): Promise<Collected> {
-  const found = await engine.list([`${label.agent}=${options.agentPrefix}`, label.version], true, signal)
-  const { removed, kept } = chooseCollectable(found, options, Date.now())
-  if (options.dryRun) return { removed, kept }
-  const gone: Collectable[] = []
-  for (const container of removed) {
-    try {
-      // Never forced: what has been started again by hand meanwhile is refused.
-      await engine.remove(container.id, signal)
-      gone.push(container)
-    } catch (error) {
-      if (!isRefusal(error, 409)) throw error
-    }
+): Promise<readonly Collectable[]> {
+  const found = await engine.list([`${label.agent}=${request.agentPrefix}`, label.version], true, signal)
+  const finished = found.filter(container => isCollectable(container, request))
+  if (!mayExceed(finished, request.finished, Date.now())) return []
+  const dated: Finished[] = []
+  for (const container of finished) {
+    const ended = await readEnd(engine, container, signal)
+    if (ended !== undefined) dated.push({ container, endedAtMs: ended })
   }
-  return { removed: gone, kept: kept + removed.length - gone.length }
+  const removed: Collectable[] = []
+  for (const one of chooseExcess(dated, request.finished, Date.now())) {
+    if (request.dryRun || (await removeQuietly(engine, one.container.Id, signal))) removed.push(toCollectable(one))
+  }
+  return removed
 }
 
-/** Pure part. `nowMs`: milliseconds since 1970. */
-export function chooseCollectable(
-  containers: readonly ContainerSummary[],
-  options: Omit<CollectOptions, 'dryRun'>,
+interface Finished {
+  readonly container: ContainerSummary
+  /** Milliseconds since 1970. */
+  readonly endedAtMs: number
+}
+
+/** One that was never started belongs to nobody once the journal has forgotten its run. */
+export function isCollectable(
+  { State, Labels }: ContainerSummary,
+  { agentPrefix, isHeld }: Pick<CollectRequest, 'agentPrefix' | 'isHeld'>,
+): boolean {
+  return (
+    (State === 'exited' || State === 'dead' || State === 'created') &&
+    Number(Labels[label.version]) <= labelVersion &&
+    Labels[label.agent] === agentPrefix &&
+    !isHeld(Labels[label.flowRunId] ?? '')
+  )
+}
+
+/** The list tells when containers were created, not when they ended; most of the time that is enough to see there is nothing to do. */
+function mayExceed(finished: readonly ContainerSummary[], { keep, maxAgeSeconds }: KeepRule, nowMs: number): boolean {
+  return finished.length > keep || finished.some(({ Created }) => nowMs / 1000 - Created > maxAgeSeconds)
+}
+
+/** Undefined: it is gone, or runs again. */
+async function readEnd(
+  engine: DockerEngine,
+  { Id, Created }: ContainerSummary,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const info = await engine.inspect(Id, signal)
+  if (!info || info.State.Running) return undefined
+  // A container that was never started ended in the year 1.
+  return Math.max(Date.parse(info.State.FinishedAt) || 0, Created * 1000)
+}
+
+/** What is not among the newest `keep`, or ended too long ago; oldest first. */
+export function chooseExcess<Item extends { readonly endedAtMs: number }>(
+  items: readonly Item[],
+  { keep, maxAgeSeconds }: KeepRule,
   nowMs: number,
-): Collected {
-  const finished = containers
-    .filter(({ State }) => State === 'exited' || State === 'dead' || State === 'created')
-    .filter(
-      ({ Labels }) => Number(Labels[label.version]) <= labelVersion && Labels[label.agent] === options.agentPrefix,
-    )
-    .filter(({ Labels }) => !options.isHeld(Labels[label.flowRunId] ?? '', Labels[label.transitionId] ?? ''))
-    .toSorted((one, other) => other.Created - one.Created)
-  const isKept = ({ Created }: ContainerSummary, index: number) =>
-    index < options.keep && nowMs / 1000 - Created <= options.maxAgeSeconds
-  const removed = finished.filter((container, index) => !isKept(container, index)).toReversed()
-  return { removed: removed.map(toCollectable), kept: finished.length - removed.length }
+): readonly Item[] {
+  return items
+    .toSorted((one, other) => other.endedAtMs - one.endedAtMs)
+    .filter(({ endedAtMs }, index) => index >= keep || nowMs - endedAtMs > maxAgeSeconds * 1000)
+    .toReversed()
 }
 
-function toCollectable({ Id, Names, Created, Labels }: ContainerSummary): Collectable {
+/** Never forced: what has been started again by hand meanwhile is refused. */
+async function removeQuietly(engine: DockerEngine, id: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    await engine.remove(id, signal)
+    return true
+  } catch (error) {
+    if (isRefusal(error, 409)) return false
+    throw error
+  }
+}
+
+function toCollectable({ container: { Id, Names, Labels }, endedAtMs }: Finished): Collectable {
   return {
-    id: Id,
+    kind: 'container',
     name: (Names[0] ?? Id).replace(/^\//, ''),
-    flowRunId: Labels[label.flowRunId] ?? '',
-    createdAt: new Date(Created * 1000),
+    flowRunId: Labels[label.flowRunId],
+    since: new Date(endedAtMs),
   }
 }

@@ -47,6 +47,9 @@ const listSchema = v.array(
   v.object({
     Id: v.string(),
     Names: v.array(v.string()),
+    /** As it was written when the container was created. */
+    Image: v.nullish(v.string(), ''),
+    ImageID: v.nullish(v.string(), ''),
     State: v.string(),
     Created: v.number(),
     Labels: v.nullish(v.record(v.string(), v.string()), {}),

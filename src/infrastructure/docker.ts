@@ -5,27 +5,38 @@
 // docs/docker.md tells the whole story.
 
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Scope } from '../async/scope.ts'
 import type { Logger } from '../logger.ts'
-import { type Collected, type CollectOptions, collectContainers } from './docker-collect.ts'
+import { collectContainers } from './docker-collect.ts'
 import { buildCreatePlan, type CreatePlan, label } from './docker-create.ts'
 import { resolveEndpoint } from './docker-endpoint.ts'
 import { type ContainerInfo, DockerEngine } from './docker-engine.ts'
 import { type Ended, EndWatch } from './docker-events.ts'
 import { readExit } from './docker-exit.ts'
 import { forgetGeneration, nextGeneration, readGeneration } from './docker-generation.ts'
+import { PulledImages } from './docker-images.ts'
 import { forgetPosition } from './docker-log-position.ts'
-import { chooseLogin } from './docker-login.ts'
 import { LogShipper, readTail } from './docker-logs.ts'
 import { patiently } from './docker-patience.ts'
 import { Pulls } from './docker-pull.ts'
-import { defaultPullPolicy, parseReference } from './docker-reference.ts'
 import { type DockerSettings, readDockerSettings } from './docker-settings.ts'
 import { discardOnce, launchContainer } from './docker-submit.ts'
+import { ImageSupply } from './docker-supply.ts'
+import { Sweep } from './docker-sweep.ts'
 import { EngineError } from './docker-transport.ts'
 import { Tunnel } from './docker-tunnel.ts'
-import type { Attempt, Exit, Handle, Infrastructure, OutputSink, RunSpec } from './infrastructure.ts'
+import type {
+  Attempt,
+  CleanupRules,
+  Collectable,
+  CollectRequest,
+  Exit,
+  Handle,
+  Infrastructure,
+  OutputSink,
+  RunSpec,
+} from './infrastructure.ts'
 import { InfrastructureError } from './infrastructure.ts'
 
 export interface DockerOptions {
@@ -38,13 +49,11 @@ export interface DockerOptions {
   readonly pullStallSeconds?: number
   /** Program and options for engines behind ssh; default `ssh`. */
   readonly sshCommand?: readonly string[]
+  /** What is cleared away as runs end; undefined: nothing. */
+  readonly cleanup?: CleanupRules | undefined
 }
 
-/** Settings of the collection; see `collectContainers`. */
-export interface DockerInfrastructure extends Infrastructure, AsyncDisposable {
-  /** Removes, or with `dryRun` only lists, finished containers of this agent beyond a number or an age. */
-  collect(options: CollectOptions, signal: AbortSignal): Promise<Collected>
-}
+export type DockerInfrastructure = Required<Infrastructure>
 
 export function createDockerInfrastructure(options: DockerOptions): DockerInfrastructure {
   return new DockerDriver(options)
@@ -53,7 +62,8 @@ export function createDockerInfrastructure(options: DockerOptions): DockerInfras
 interface Connected {
   readonly engine: DockerEngine
   readonly watch: EndWatch
-  readonly pulls: Pulls
+  readonly supply: ImageSupply
+  readonly images: PulledImages
 }
 
 class DockerDriver implements DockerInfrastructure {
@@ -62,23 +72,28 @@ class DockerDriver implements DockerInfrastructure {
   #connected: Promise<Connected> | undefined
   /** Labels of containers that were waited for, so that `release` need not ask again. */
   readonly #isAutoRemoved = new Map<string, boolean>()
+  readonly #sweep: Sweep | undefined
 
   constructor(options: DockerOptions) {
     this.#options = options
     const { DOCKER_CONFIG, HOME } = options.environment
     this.#configDirectory = DOCKER_CONFIG || join(HOME || homedir(), '.docker')
+    const { cleanup: rules, runsDirectory, logger } = options
+    const collect = (request: CollectRequest, signal: AbortSignal) => this.collect(request, signal)
+    this.#sweep = rules && new Sweep({ rules, runsDirectory, collect, logger })
   }
 
   async submit(spec: RunSpec, signal: AbortSignal): Promise<Handle> {
     const settings = readDockerSettings(spec.settings)
-    const { engine } = await this.#connect()
+    const { engine, supply, images } = await this.#connect()
     const plan = await this.#plan(spec, settings, signal)
-    const fetchImage = (stop: AbortSignal) => this.#fetchImage(plan.image, settings, stop)
-    if (pullPolicy(plan.image, settings) === 'ALWAYS') await this.#pull(plan.image, settings, signal)
+    const fetchImage = (stop: AbortSignal) => supply.fetch(plan.image, settings, stop)
+    await supply.refresh(plan.image, settings, signal)
     const { logger } = this.#options
     const cargo = { workspace: spec.workspace, files: spec.files }
     try {
       const id = await launchContainer({ engine, plan, attempt: spec, cargo, fetchImage, logger }, signal)
+      await images.noteUse(plan.image)
       return toHandle(engine, id, spec)
     } catch (error) {
       await nextGeneration(this.#options.runsDirectory, spec)
@@ -169,14 +184,21 @@ class DockerDriver implements DockerInfrastructure {
     this.#isAutoRemoved.delete(id)
     await forgetPosition(this.#positionPath(handle))
     await forgetGeneration(this.#options.runsDirectory, handle)
+    this.#sweep?.noteEnd(handle.transitionId.slice(0, 8), signal)
   }
 
-  async collect(options: CollectOptions, signal: AbortSignal): Promise<Collected> {
-    const { engine } = await this.#connect()
-    return await collectContainers(engine, options, signal)
+  async collect(request: CollectRequest, signal: AbortSignal): Promise<readonly Collectable[]> {
+    const { engine, images } = await this.#connect()
+    // Containers first: they may be what an image is still needed for.
+    const collect = async () => {
+      const containers = await collectContainers(engine, request, signal)
+      return [...containers, ...(request.images ? await images.collect(request.images, request.dryRun, signal) : [])]
+    }
+    return await this.#orHostTrouble(collect(), signal)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sweep?.[Symbol.asyncDispose]()
     const connected = await this.#connected?.catch(() => undefined)
     await connected?.engine[Symbol.asyncDispose]()
   }
@@ -191,7 +213,7 @@ class DockerDriver implements DockerInfrastructure {
   }
 
   async #open(): Promise<Connected> {
-    const { environment, logger, sshCommand, pullStallSeconds = 60 } = this.#options
+    const { environment, logger, runsDirectory, sshCommand, pullStallSeconds = 60 } = this.#options
     const endpoint = await resolveEndpoint({
       host: environment.DOCKER_HOST,
       context: environment.DOCKER_CONTEXT,
@@ -200,11 +222,17 @@ class DockerDriver implements DockerInfrastructure {
       configDirectory: this.#configDirectory,
     })
     const engine = new DockerEngine(endpoint, endpoint.kind === 'ssh' ? new Tunnel(endpoint, sshCommand) : undefined)
-    return {
+    const pulls = new Pulls({ engine, logger, stallMs: pullStallSeconds * 1000 })
+    const images = new PulledImages(join(dirname(runsDirectory), 'docker-images.json'), engine, logger)
+    const supply = new ImageSupply({
       engine,
-      watch: new EndWatch(engine, logger),
-      pulls: new Pulls({ engine, logger, stallMs: pullStallSeconds * 1000 }),
-    }
+      pulls,
+      images,
+      logger,
+      configDirectory: this.#configDirectory,
+      environment,
+    })
+    return { engine, watch: new EndWatch(engine, logger), supply, images }
   }
 
   async #plan(spec: RunSpec, settings: DockerSettings, signal: AbortSignal): Promise<CreatePlan> {
@@ -225,21 +253,6 @@ class DockerDriver implements DockerInfrastructure {
     }
   }
 
-  async #fetchImage(image: string, settings: DockerSettings, signal: AbortSignal): Promise<void> {
-    if (pullPolicy(image, settings) !== 'NEVER') return await this.#pull(image, settings, signal)
-    throw new InfrastructureError(
-      `The engine does not have image "${image}", and the block's pull policy NEVER forbids pulling it`,
-      { blame: 'run' },
-    )
-  }
-
-  async #pull(image: string, settings: DockerSettings, signal: AbortSignal): Promise<void> {
-    const { pulls } = await this.#connect()
-    const { environment, logger } = this.#options
-    const sources = { login: settings.registry, configDirectory: this.#configDirectory, environment, logger }
-    await pulls.pull(image, await chooseLogin(parseReference(image).registry, sources), signal)
-  }
-
   async #tailOf(engine: DockerEngine, ended: Ended, shipper: LogShipper | undefined, signal: AbortSignal) {
     if (!ended.info) return shipper?.tail ?? []
     if (shipper?.hasSeenAll) return shipper.tail
@@ -255,10 +268,6 @@ class DockerDriver implements DockerInfrastructure {
   #positionPath(handle: Handle): string {
     return join(this.#options.runsDirectory, handle.flowRunId, `docker-${handle.attempt}.json`)
   }
-}
-
-function pullPolicy(image: string, settings: DockerSettings) {
-  return settings.pullPolicy ?? defaultPullPolicy(parseReference(image))
 }
 
 function toHandle(engine: DockerEngine, id: string, { flowRunId, attempt, transitionId }: Attempt): Handle {

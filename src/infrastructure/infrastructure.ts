@@ -88,6 +88,47 @@ export interface Infrastructure {
   reattach(attempt: Attempt, handle: Handle | undefined, signal: AbortSignal): Promise<Handle | undefined>
   /** Lets go of what has ended and whose exit is on record: removes what the settings do not ask to keep. */
   release(handle: Handle, signal: AbortSignal): Promise<void>
+  /**
+   * Clears away what has ended and is not to be kept any longer, found by labels; drivers that leave nothing behind lack
+   * it. Gives what was, or with `dryRun` would be, removed, oldest first. What runs and what others own is never touched.
+   * Rejects with an InfrastructureError when the engine or cluster cannot be asked.
+   */
+  collect?(request: CollectRequest, signal: AbortSignal): Promise<readonly Collectable[]>
+  [Symbol.asyncDispose]?(): PromiseLike<void>
+}
+
+/** How many of the newest are kept, and for how long. */
+export interface KeepRule {
+  readonly keep: number
+  readonly maxAgeSeconds: number
+}
+
+/** What of the past is kept: finished containers and Jobs, and images that were pulled for runs (undefined: all of them). */
+export interface CleanupRules {
+  readonly finished: KeepRule
+  readonly images: KeepRule | undefined
+}
+
+export interface CollectRequest extends CleanupRules {
+  /** First 8 hex digits of the agent's transition ids: only what bears them is looked at. */
+  readonly agentPrefix: string
+  /**
+   * True for runs that the journal still holds, whose exit may not have been read yet. Asked after the engine was, for
+   * a run is in the journal before anything of it exists.
+   */
+  readonly isHeld: (flowRunId: string) => boolean
+  readonly dryRun: boolean
+}
+
+/** One thing that was cleared away. */
+export interface Collectable {
+  /** The engine's own word: `container`, `image`, `job`. */
+  readonly kind: string
+  readonly name: string
+  /** Undefined for what belongs to no single run. */
+  readonly flowRunId: string | undefined
+  /** When it ended, or was last used. */
+  readonly since: Date
 }
 
 /**

@@ -4,7 +4,7 @@
 // In: a type and what the drivers need of the agent. Out: one instance per type and context.
 
 import type { Logger } from '../logger.ts'
-import { type Infrastructure, InfrastructureError } from './infrastructure.ts'
+import { type CleanupRules, type Infrastructure, InfrastructureError } from './infrastructure.ts'
 
 /** What the agent has for drivers; each takes what it needs. */
 export interface InfrastructureContext {
@@ -14,6 +14,8 @@ export interface InfrastructureContext {
   /** The agent's own environment. */
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly inheritEnv: 'all' | readonly string[]
+  /** What drivers clear away by themselves as runs end; undefined: nothing. */
+  readonly cleanup?: CleanupRules | undefined
 }
 
 type Loader = (context: InfrastructureContext) => Promise<Infrastructure>
@@ -23,12 +25,15 @@ const loaders: Readonly<Record<string, Loader>> = {
     const { createProcessInfrastructure } = await import('./process.ts')
     return createProcessInfrastructure({ ...context, logger: context.logger.child({ infrastructure: 'process' }) })
   },
-  'docker-container': async ({ runsDirectory, logger, environment }) => {
+  'docker-container': async ({ runsDirectory, logger, environment, cleanup }) => {
     const { createDockerInfrastructure } = await import('./docker.ts')
     const child = logger.child({ infrastructure: 'docker-container' })
-    return createDockerInfrastructure({ runsDirectory, logger: child, environment })
+    return createDockerInfrastructure({ runsDirectory, logger: child, environment, cleanup })
   },
 }
+
+/** The types that can be run. */
+export const infrastructureTypes: readonly string[] = Object.keys(loaders)
 
 /** Kept per context, so that two agents in one program (tests, `rigel dev`) do not share. */
 const loaded = new WeakMap<InfrastructureContext, Map<string, Promise<Infrastructure>>>()
@@ -40,7 +45,7 @@ const loaded = new WeakMap<InfrastructureContext, Map<string, Promise<Infrastruc
 export async function loadInfrastructure(type: string, context: InfrastructureContext): Promise<Infrastructure> {
   const loader = Object.hasOwn(loaders, type) ? loaders[type] : undefined
   if (!loader) {
-    const known = Object.keys(loaders).join(', ')
+    const known = infrastructureTypes.join(', ')
     throw new InfrastructureError(`Infrastructure of type "${type}" cannot be run by this agent; it knows ${known}`, {
       blame: 'run',
     })

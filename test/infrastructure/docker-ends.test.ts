@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import test from 'node:test'
 import type { Exit, RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
@@ -197,6 +199,25 @@ test('without auto_remove, release keeps the container', options, async () => {
   await subject.infrastructure.wait(handle, () => {}, unstopped)
   await subject.infrastructure.release(handle, unstopped)
   assert.equal(await containersOf(subject), 1)
+})
+
+test('as runs end, finished containers beyond the number that is kept are removed by themselves', options, async () => {
+  const cleanup = { finished: { keep: 1, maxAgeSeconds: 3_600 }, images: undefined }
+  await using subject = await makeDockerSubject({ cleanup })
+  const handles = []
+  for (const driver of [subject.infrastructure, subject.infrastructure, subject.startAnew()]) {
+    const handle = await driver.submit(await subject.spec('exit 0'), unstopped)
+    await driver.wait(handle, () => {}, unstopped)
+    // As the journal does before it forgets the run: until then the container is held.
+    await driver.release(handle, unstopped)
+    await rm(join(subject.runsDirectory, handle.flowRunId), { recursive: true })
+    handles.push(handle)
+  }
+  const [, second] = handles
+  assert.ok(second)
+  await until(async () => (await containersOf(subject)) === 2)
+  const left = await subject.engine.list([`io.rigel.flow-run-id=${second.flowRunId}`], true, unstopped)
+  assert.equal(left.length, 1, 'the newer of the two that nobody holds')
 })
 
 test('the handle of another engine is not looked for in this one', options, async () => {

@@ -213,3 +213,55 @@ test('IF_NOT_PRESENT does not ask the registry for an image that is there', opti
   assert.equal((await submit({ image: busybox }, { environment: proxy.environment })).error, undefined)
   assert.equal(proxy.count(/^POST \/images\/create/), 0)
 })
+
+test(
+  'an image that was pulled for a run is removed on request, one that was there before is not',
+  options,
+  async () => {
+    const settings = { image: pulled(), image_pull_policy: 'ALWAYS', ...login() }
+    const rules = { finished: { keep: 9, maxAgeSeconds: 999 }, images: { keep: 0, maxAgeSeconds: 0 } }
+    const request = { ...rules, isHeld: () => false, dryRun: false }
+    const finish = async (subject: DockerSubject) => {
+      const handle = await subject.infrastructure.submit(await subject.spec('true'), unstopped)
+      await subject.infrastructure.wait(handle, () => {}, unstopped)
+      const collect = () => subject.startAnew().collect({ ...request, agentPrefix: subject.agentPrefix }, unstopped)
+      return { collect, id: handle.identifier.slice(handle.identifier.lastIndexOf(':') + 1) }
+    }
+    await removeImage(pulled())
+    {
+      await using subject = await makeDockerSubject({ settings })
+      const { collect, id } = await finish(subject)
+      assert.deepEqual(await collect(), [], 'its container still uses it')
+      await subject.engine.remove(id, unstopped)
+      const removed = await collect()
+      assert.deepEqual(
+        removed.map(({ kind, name }) => [kind, name]),
+        [['image', pulled()]],
+      )
+      assert.equal(await hasImage(pulled()), false)
+      assert.deepEqual(await collect(), [])
+    }
+    await tagImage(busybox, pulled())
+    {
+      await using subject = await makeDockerSubject({ settings })
+      const { collect, id } = await finish(subject)
+      await subject.engine.remove(id, unstopped)
+      assert.deepEqual(await collect(), [])
+      assert.equal(await hasImage(pulled()), true)
+    }
+  },
+)
+
+test('an image that somebody has replaced since it was pulled is not removed', options, async () => {
+  await removeImage(pulled())
+  await using subject = await makeDockerSubject({ settings: { image: pulled(), ...login() } })
+  const handle = await subject.infrastructure.submit(await subject.spec('true'), unstopped)
+  await subject.infrastructure.wait(handle, () => {}, unstopped)
+  await subject.engine.remove(handle.identifier.slice(handle.identifier.lastIndexOf(':') + 1), unstopped)
+  const { makeImageWithUser } = await import('./docker-image.ts')
+  await makeImageWithUser(pulled())
+  const rules = { finished: { keep: 9, maxAgeSeconds: 999 }, images: { keep: 0, maxAgeSeconds: 0 } }
+  const request = { ...rules, agentPrefix: subject.agentPrefix, isHeld: () => false, dryRun: false }
+  assert.deepEqual(await subject.infrastructure.collect(request, unstopped), [])
+  assert.equal(await hasImage(pulled()), true)
+})

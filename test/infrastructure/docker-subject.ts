@@ -9,7 +9,7 @@ import process from 'node:process'
 import { createDockerInfrastructure, type DockerInfrastructure } from '../../src/infrastructure/docker.ts'
 import { parseHost } from '../../src/infrastructure/docker-endpoint.ts'
 import { DockerEngine } from '../../src/infrastructure/docker-engine.ts'
-import type { RunSpec, Value } from '../../src/infrastructure/infrastructure.ts'
+import type { CleanupRules, RunSpec, Value } from '../../src/infrastructure/infrastructure.ts'
 import { createLogger, type Logger } from '../../src/logger.ts'
 import type { Subject } from './contract.ts'
 
@@ -37,14 +37,19 @@ export interface SubjectOptions {
   readonly environment?: Readonly<Record<string, string>>
   readonly settings?: Readonly<Record<string, unknown>>
   readonly pullStallSeconds?: number
+  /** First 8 hex digits of transition ids, by default random. */
+  readonly agentPrefix?: string
+  readonly cleanup?: CleanupRules
   /** The engine itself, by default the test engine. */
   readonly host?: string
 }
 
 export async function makeDockerSubject(options: SubjectOptions = {}): Promise<DockerSubject> {
-  const runsDirectory = await mkdtemp(join(tmpdir(), 'rigel-docker-'))
+  const stateDirectory = await mkdtemp(join(tmpdir(), 'rigel-docker-'))
+  const runsDirectory = join(stateDirectory, 'runs')
+  await mkdir(runsDirectory)
   const engine = new DockerEngine(parseHost(options.host ?? dockerHost, undefined), undefined)
-  const agentPrefix = randomBytes(4).toString('hex')
+  const agentPrefix = options.agentPrefix ?? randomBytes(4).toString('hex')
   const log: string[] = []
   const logger: Logger = createLogger({
     level: 'DEBUG',
@@ -61,6 +66,7 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
       logger,
       environment: { HOME: runsDirectory, PATH: process.env.PATH, ...environment },
       ...stall,
+      cleanup: options.cleanup,
     })
     drivers.push(driver)
     return driver
@@ -101,7 +107,7 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
       await removeContainers(engine, runsDirectory, agentPrefix)
       for (const driver of drivers) await driver[Symbol.asyncDispose]()
       await engine[Symbol.asyncDispose]()
-      await rm(runsDirectory, { recursive: true, force: true })
+      await rm(stateDirectory, { recursive: true, force: true })
     },
   }
 }
