@@ -22,6 +22,7 @@ export type OpenUrl = (
 const s3: () => Promise<OpenUrl> = async () => (await import('./s3-url.ts')).openS3Url
 
 const azure: () => Promise<OpenUrl> = async () => (await import('./azure-url.ts')).openAzureUrl
+const http: () => Promise<OpenUrl> = async () => (await import('./http-index.ts')).openHttpUrl
 const gcs: () => Promise<OpenUrl> = async () => (await import('./gcs-url.ts')).openGcsUrl
 
 const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
@@ -33,6 +34,10 @@ const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
   gs: gcs,
   gcs,
   git: async () => (await import('./git-url.ts')).openGitUrl,
+  http,
+  https: http,
+  webdav: async () => (await import('./webdav-url.ts')).openWebdavUrl,
+  webhdfs: async () => (await import('./webhdfs-url.ts')).openWebhdfsUrl,
   github: async () => (await import('./github-url.ts')).openGithubUrl,
 }
 
