@@ -36,6 +36,7 @@ const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
   git: async () => (await import('./git-url.ts')).openGitUrl,
   http,
   https: http,
+  smb: async () => (await import('./smb-url.ts')).openSmbUrl,
   webdav: async () => (await import('./webdav-url.ts')).openWebdavUrl,
   webhdfs: async () => (await import('./webhdfs-url.ts')).openWebhdfsUrl,
   github: async () => (await import('./github-url.ts')).openGithubUrl,

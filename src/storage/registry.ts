@@ -28,6 +28,7 @@ const drivers: Readonly<Record<string, () => Promise<OpenRemote>>> = {
   'gitlab-repository': async () => (await import('./gitlab-repository.ts')).openGitlabRepository,
   s3: async () => (await import('./s3.ts')).openS3,
   's3-bucket': async () => (await import('./s3-bucket.ts')).openS3Bucket,
+  smb: async () => (await import('./smb.ts')).openSmb,
 }
 
 /** The block types that code can be fetched from. */
