@@ -90,7 +90,8 @@ async function propose(
   const state = buildReport(context, record, proposal)
   let answer: OrchestrationResult
   try {
-    const call = () => context.client.setFlowRunState(record.flowRunId, state, {}, signal)
+    const { force = false } = proposal
+    const call = () => context.client.setFlowRunState(record.flowRunId, state, { force }, signal)
     answer = await context.turns.take('report', call, signal)
   } catch (error) {
     if (!(error instanceof ApiError) || !error.isFinal) throw error

@@ -21,10 +21,14 @@ export interface Proposal {
   readonly message: string
   /** Only for SCHEDULED: how far from now. */
   readonly delaySeconds?: number
+  /** Takes the place of a terminal state; see `isEchoOfOurKill`. */
+  readonly force?: true
 }
 
 /** A state message longer than this is cut in the middle; servers store it with each state. */
 const messageLimit = 4_000
+
+const stoppedMessage = 'The agent was stopped and ended this run.'
 
 const terminal: readonly StateType[] = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
 
@@ -44,6 +48,7 @@ export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outco
 
   const state = run.state_type
   if (state === null) return none('the server shows no state')
+  if (isEchoOfOurKill(record, run)) return decideAfterEcho(record, stoppedRuns)
   if (terminal.includes(state)) return none(`the run is ${run.state_name ?? state} already`)
   if (isOfAnotherClaim(record, run)) return none('a later claim of the run is under way')
   if (state === 'CANCELLING') return propose('CANCELLED', cancelledMessage(record))
@@ -64,8 +69,9 @@ export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outco
 function decideExit(record: RunRecord, exit: Exit, state: StateType, stoppedRuns: 'crashed' | 'scheduled'): Outcome {
   if (record.stop === 'cancelled') return propose('CANCELLED', cancelledMessage(record))
   if (record.stop === 'agent-stopped') {
-    const message = 'The agent was stopped and ended this run.'
-    return stoppedRuns === 'scheduled' ? propose('SCHEDULED', message, 0) : propose('CRASHED', withTail(message, exit))
+    return stoppedRuns === 'scheduled'
+      ? propose('SCHEDULED', stoppedMessage, 0)
+      : propose('CRASHED', withTail(stoppedMessage, exit))
   }
   if (exit.kind === 'vanished')
     return propose('CRASHED', withTail(`The flow run's infrastructure is gone: ${exit.reason}`, exit))
@@ -112,6 +118,27 @@ function sentence(text: string): string {
 }
 
 /**
+ * The engine of Prefect 3 answers the SIGTERM with which we end it by reporting Crashed, over Cancelling as well. That
+ * report is about us and not about the flow. Prefect's own runner puts Cancelled over it by force.
+ */
+function isEchoOfOurKill(record: RunRecord, run: OutcomeFacts['run']): boolean {
+  return (
+    record.stop !== undefined &&
+    record.reports !== 'agent' &&
+    run.state_type === 'CRASHED' &&
+    /aborted by a termination signal/i.test(run.state?.message ?? '')
+  )
+}
+
+function decideAfterEcho(record: RunRecord, stoppedRuns: 'crashed' | 'scheduled'): Outcome {
+  if (record.stop === 'cancelled') return force(propose('CANCELLED', cancelledMessage(record)))
+  if (record.stop === 'agent-stopped' && stoppedRuns === 'scheduled') {
+    return force(propose('SCHEDULED', stoppedMessage, 0))
+  }
+  return none('the engine has reported that it was ended')
+}
+
+/**
  * An engine that waits for its own retry (`in_process`) shows its run as scheduled. When that engine is gone, no agent
  * would ever start the run again, for all of them skip it: without a report it would be a ghost.
  */
@@ -152,6 +179,10 @@ function withTail(message: string, exit: Exit): string {
   const room = Math.max(200, messageLimit - message.length - 40)
   const tail = exit.outputTail.join('\n')
   return `${message}\nLast lines of output:\n${tail.length > room ? `…${tail.slice(-room)}` : tail}`
+}
+
+function force(outcome: Outcome): Outcome {
+  return outcome.kind === 'propose' ? { kind: 'propose', proposal: { ...outcome.proposal, force: true } } : outcome
 }
 
 function none(why: string): Outcome {
