@@ -1,6 +1,7 @@
 // What one life of the agent hands to each of its runs: the rooms' doors, and a few facts.
 
 import type { Infrastructure } from '../infrastructure/infrastructure.ts'
+import type { Fetcher } from '../launch/fetcher.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
 import type { StorageContext } from '../storage/context.ts'
@@ -16,6 +17,8 @@ export interface LaunchSettings {
   readonly baseEnvironment: Readonly<Record<string, string>>
   readonly python: { readonly setting: string | undefined; readonly virtualEnv: string | undefined }
   readonly enhancedCancellation: boolean
+  /** Who fetches code that both could fetch, where neither block nor deployment says. */
+  readonly fetch: Fetcher
   /** For labels: the Prefect version that the agent stands in for. */
   readonly prefectVersion: string
 }

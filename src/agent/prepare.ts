@@ -4,10 +4,16 @@ import { accessSync, constants, rmdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Attempt } from '../infrastructure/infrastructure.ts'
 import { entrypointPath, type WorkspaceFact } from '../launch/command.ts'
-import { deploymentOverrides, readInfrastructureBlock } from '../launch/infrastructure-block.ts'
+import { chooseFetcher } from '../launch/fetcher.ts'
+import {
+  deploymentOverrides,
+  type InfrastructureBlock,
+  readInfrastructureBlock,
+} from '../launch/infrastructure-block.ts'
 import { buildRunSpec, type Launch } from '../launch/run-spec.ts'
 import type { BlockDocument, Deployment, FlowRun } from '../prefect/types.ts'
-import { fetchCode } from '../storage/fetch.ts'
+import { fetchCode, hasCodeToFetch } from '../storage/fetch.ts'
+import type { PulledSteps, StepScene } from '../storage/pull-steps.ts'
 import { StorageError } from '../storage/storage.ts'
 import { makeWorkspace } from '../storage/workspace.ts'
 import type { AgentContext } from './agent-context.ts'
@@ -30,7 +36,8 @@ export async function prepareLaunch(
     const fields = { flow_run_id: flowRun.id, overrides: block.ignoredOverrides }
     context.logger.warn(fields, 'the deployment has no infrastructure block, so its overrides have no effect')
   }
-  const workspace = await fetchWorkspace(context, assignment, flowRun.id, signal)
+  const code = await fetchWorkspace(context, assignment, block, flowRun.id, signal)
+  const workspace = code?.folder
   const { baseEnvironment, python, prefectVersion, enhancedCancellation } = context.settings.launch
   return buildRunSpec({
     attempt,
@@ -39,6 +46,7 @@ export async function prepareLaunch(
     flowName: flow?.name,
     block,
     workspace,
+    steps: code?.steps,
     found: lookAtEntrypoint(deployment, workspace),
     baseEnvironment,
     python,
@@ -53,31 +61,67 @@ function readShimOnce(): Promise<string> {
   return engineShim
 }
 
-/** The run's folder with the code, or undefined when there is none to fetch. */
+interface Workspace {
+  /** Where the code is. */
+  readonly folder: string
+  /** Undefined: the code did not come by pull steps. */
+  readonly steps: PulledSteps | undefined
+}
+
+/** The run's folder with the code, or undefined when there is none to fetch, or the infrastructure is to fetch it. */
 async function fetchWorkspace(
   context: AgentContext,
   { deployment, storage }: Assignment,
+  block: InfrastructureBlock,
   flowRunId: string,
   signal: AbortSignal,
-): Promise<string | undefined> {
+): Promise<Workspace | undefined> {
   const facts = {
     path: deployment.path,
-    entrypoint: deployment.entrypoint,
     pull_steps: deployment.pull_steps,
     storage: storage && { slug: slugOf(storage), data: storage.data ?? {} },
   }
-  let isEmpty = false
+  const scene = buildScene(context, block, signal)
+  const fetcher = chooseFetcher(block, deploymentOverrides(deployment), context.settings.launch.fetch)
+  if (fetcher === 'infrastructure' || !hasCodeToFetch(facts, scene.isHere)) return undefined
+  let code: Awaited<ReturnType<typeof fetchCode>>
   const place = { root: context.journal.directory(flowRunId), name: 'workspace' }
   const workspace = await makeWorkspace(
     place,
     async (directory, until) => {
-      isEmpty = (await fetchCode(facts, directory, context.storage, until)) === 'nothing to fetch'
+      code = await fetchCode(facts, directory, scene, context.storage, until)
     },
     signal,
   )
-  if (!isEmpty) return workspace
-  rmdirSync(workspace)
-  return undefined
+  if (!code) {
+    rmdirSync(workspace)
+    return undefined
+  }
+  const { steps } = code
+  // Steps that are left begin where all steps begin; when none is, the flow begins where the last one says.
+  return { folder: steps?.left === 0 ? join(workspace, steps.directory) : workspace, steps }
+}
+
+/** What placeholders of pull steps may stand for. */
+function buildScene(
+  { client, settings, storage }: AgentContext,
+  block: InfrastructureBlock,
+  signal: AbortSignal,
+): StepScene {
+  const isHere = block.type === 'process'
+  return {
+    isHere,
+    environment: { ...(isHere ? storage.environment : {}), ...settings.launch.baseEnvironment, ...block.env },
+    readers: {
+      block: async (slug, name) => dataOf(await client.readBlockDocumentByName(slug, name, signal)),
+      blockById: async id => dataOf(await client.readBlockDocument(id, signal)),
+      variable: async name => (await client.readVariableByName(name, signal))?.value,
+    },
+  }
+}
+
+function dataOf(block: BlockDocument | undefined) {
+  return block && (block.data ?? {})
 }
 
 function slugOf(block: BlockDocument): string {

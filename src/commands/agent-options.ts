@@ -47,6 +47,7 @@ export function buildAgentOptions(
         python: { setting: process.python, virtualEnv: config.environment.VIRTUAL_ENV },
         enhancedCancellation: agent.enhancedCancellation,
         prefectVersion,
+        fetch: storage.fetch,
       },
     },
     storage: {

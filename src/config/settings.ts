@@ -242,6 +242,10 @@ export const settings = {
     }),
   },
   storage: {
+    fetch: setting({
+      kind: kind.choice(['agent', 'infrastructure']),
+      doc: "Who fetches flow code: the agent, as far as it can, or Prefect's engine where the flow runs.",
+    }),
     maxBytes: setting({
       kind: kind.integer(1),
       doc: 'Bytes that the code of one run may have.',

@@ -5,9 +5,11 @@ downloaded once more. Works with Prefect 2.20 and 3.x; where it does not know it
 Standard library only, and nothing that the engine does not import anyway. Comes with the run, so it says what it is.
 """
 
+import json
 import os
 import runpy
 import sys
+import types
 import warnings
 
 # EX_CONFIG of sysexits.h; the engine itself ends with 0, 1 or a signal. The agent reads it and the line below.
@@ -74,8 +76,13 @@ def wrap_loading(workspace):
         for folder in (workspace, os.getcwd()):
             if folder not in sys.path:
                 sys.path.insert(0, folder)
-        kwargs["ignore_storage"] = True
-        with changed_deployment(PrefectClient, workspace):
+        pulled = read_pulled_steps()
+        # Prefect 3 takes it for the steps that are left as well.
+        kwargs["ignore_storage"] = pulled is None
+        if pulled is not None:
+            # Where the steps before these were done.
+            os.chdir(workspace)
+        with changed_deployment(PrefectClient, workspace, pulled):
             return await original(flow_run, *args, **kwargs)
 
     for name, module in list(sys.modules.items()):
@@ -98,13 +105,29 @@ def find_loading():
     return None
 
 
-class changed_deployment:
-    """While it is open, the first deployment that the client reads has no pull steps (2.20 runs them even when told to
-    ignore the storage), and its entrypoint lies in the workspace also when that is not the current directory."""
+def read_pulled_steps():
+    """What the agent has done of the pull steps; None when it has done all of them, or there are none."""
+    text = os.environ.pop("RIGEL_PULLED_STEPS", None)
+    return None if not text else json.loads(text)
 
-    def __init__(self, client_class, workspace):
+
+def replace_pulled_steps(steps, pulled):
+    """Steps that give the outputs of those that the agent has done, then the steps that are left."""
+    module = types.ModuleType("rigel_pulled")
+    module.done = lambda **output: output
+    sys.modules[module.__name__] = module
+    return [{"rigel_pulled.done": output} for output in pulled["outputs"]] + list(steps or [])[pulled["taken"] :]
+
+
+class changed_deployment:
+    """While it is open, the first deployment that the client reads has only the pull steps that the agent has left (2.20
+    runs them even when told to ignore the storage). When there are none, its entrypoint lies in the workspace also when
+    that is not the current directory."""
+
+    def __init__(self, client_class, workspace, pulled):
         self.client_class = client_class
         self.workspace = workspace
+        self.pulled = pulled
 
     def __enter__(self):
         original = self.original = self.client_class.read_deployment
@@ -112,6 +135,9 @@ class changed_deployment:
         async def read_deployment(client, *args, **kwargs):
             self.__exit__()
             deployment = await original(client, *args, **kwargs)
+            if self.pulled is not None:
+                deployment.pull_steps = replace_pulled_steps(deployment.pull_steps, self.pulled)
+                return deployment
             deployment.pull_steps = []
             deployment.entrypoint = self.find_entrypoint(deployment.entrypoint)
             return deployment

@@ -33,7 +33,11 @@ export function readInfrastructureBlock(
   document: BlockDocument | undefined,
   overrides: Readonly<Record<string, unknown>>,
 ): InfrastructureBlock {
-  if (!document) return { ...readCommonFields({}), type: 'process', ignoredOverrides: Object.keys(overrides) }
+  if (!document) {
+    // Who fetches is the agent's own business and needs no block.
+    const ignoredOverrides = Object.keys(overrides).filter(key => key !== 'fetch')
+    return { ...readCommonFields({}), type: 'process', ignoredOverrides }
+  }
   // The schema's block type decides, as in Prefect's Block._from_block_document.
   const type = document.block_schema?.block_type?.slug ?? document.block_type?.slug
   if (!type)

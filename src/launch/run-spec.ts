@@ -7,6 +7,7 @@ import type { Attempt, RunSpec, Value } from '../infrastructure/infrastructure.t
 import type { Deployment, FlowRun } from '../prefect/types.ts'
 import { type CommandPlan, planCommand, type WorkspaceFact } from './command.ts'
 import { buildEnvironment } from './environment.ts'
+import { LaunchError } from './errors.ts'
 import { deploymentOverrides, type InfrastructureBlock } from './infrastructure-block.ts'
 import { buildLabels } from './labels.ts'
 import { choosePython, type PythonChoice } from './python.ts'
@@ -14,6 +15,15 @@ import { choosePython, type PythonChoice } from './python.ts'
 /** Names of the files beside a run. */
 export const engineShimFile = 'engine-shim.py'
 export const parametersFile = 'parameters.json'
+
+/** Pull steps that were done before the launch, for the engine that does the others. */
+export interface PulledSteps {
+  /** How many of the deployment's steps need not be run again. */
+  readonly taken: number
+  readonly outputs: readonly { readonly id: string | undefined; readonly output: Readonly<Record<string, string>> }[]
+  /** How many are left. */
+  readonly left: number
+}
 
 export interface LaunchInput {
   readonly attempt: Attempt
@@ -24,6 +34,8 @@ export interface LaunchInput {
   readonly block: InfrastructureBlock
   /** Directory on this machine with the fetched code; undefined: the infrastructure gets its code by itself. */
   readonly workspace: string | undefined
+  /** The pull steps that brought the workspace; undefined when there were none, or none was done. */
+  readonly steps: PulledSteps | undefined
   /** What is at `entrypointPath(deployment.entrypoint)` in the workspace; `missing` without a workspace. */
   readonly found: WorkspaceFact
   /** Prefect's settings that every run gets, such as PREFECT_API_URL and PREFECT_API_KEY. */
@@ -55,10 +67,17 @@ export function buildRunSpec(input: LaunchInput): Launch {
     entrypoint: input.deployment.entrypoint,
     found: workspace === undefined ? 'missing' : input.found,
   })
+  const stepsLeft = input.steps?.left ?? 0
+  if (plan.kind === 'executable' && stepsLeft > 0) {
+    throw new LaunchError(
+      `${stepsLeft} of the deployment's pull steps can only be run by Prefect's engine, but its entrypoint is a program: use steps that only fetch, such as git_clone.`,
+    )
+  }
   const usesShim = plan.kind === 'engine' && (block.type === 'process' || workspace !== undefined)
   const takesParameters = plan.kind === 'executable' || (block.type === 'process' && !isEngine(plan))
   const facts: Record<string, Value> = {}
   if (workspace !== undefined) facts.RIGEL_WORKSPACE = { in: 'workspace', path: '' }
+  if (usesShim && stepsLeft > 0) facts.RIGEL_PULLED_STEPS = buildPulledSteps(input.steps)
   if (takesParameters) facts.RIGEL_PARAMETERS_FILE = { in: 'files', path: parametersFile }
   const spec: RunSpec = {
     ...attempt,
@@ -78,6 +97,12 @@ export function buildRunSpec(input: LaunchInput): Launch {
     spec,
     reports: isEngine(plan) ? 'engine' : plan.kind === 'executable' ? 'agent' : 'command',
   }
+}
+
+/** As engine-shim.py reads it. */
+function buildPulledSteps(steps: PulledSteps | undefined): string {
+  const outputs = steps?.outputs.map(({ id, output }) => (id === undefined ? output : { ...output, id }))
+  return JSON.stringify({ taken: steps?.taken, outputs })
 }
 
 function isEngine(plan: CommandPlan): boolean {

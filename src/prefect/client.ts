@@ -22,6 +22,7 @@ import {
   Log,
   type OrchestrationResult,
   State,
+  Variable,
   WorkQueue,
 } from './types.ts'
 
@@ -227,6 +228,12 @@ export class PrefectClient implements AsyncDisposable {
   /** Creates it, or gives the one with the same fields. */
   async createBlockSchema(schema: to.NewBlockSchema, signal: AbortSignal): Promise<BlockSchema> {
     return await this.#write({ route: 'POST /block_schemas/', body: schema, schema: BlockSchema }, signal)
+  }
+
+  // Variables
+
+  async readVariableByName(name: string, signal: AbortSignal): Promise<Variable | undefined> {
+    return await this.#find({ route: 'GET /variables/name/{name}', params: { name }, schema: Variable }, signal)
   }
 
   // Logs

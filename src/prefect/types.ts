@@ -126,6 +126,10 @@ export type BlockType = v.InferOutput<typeof BlockType>
 export const BlockSchema = v.object({ id: uuid, checksum: text, block_type_id: v.nullish(uuid, null), version: text })
 export type BlockSchema = v.InferOutput<typeof BlockSchema>
 
+/** A text in Prefect 2, any JSON value in 3. */
+export const Variable = v.object({ name: v.string(), value: v.unknown() })
+export type Variable = v.InferOutput<typeof Variable>
+
 export const OrchestrationResult = v.object({
   state: v.nullish(State, null),
   status: v.picklist(['ACCEPT', 'REJECT', 'ABORT', 'WAIT']),

@@ -46,6 +46,7 @@ await runAgent(
         python: { setting: plan.python, virtualEnv: undefined },
         enhancedCancellation: true,
         prefectVersion: '2.20.25',
+        fetch: 'agent',
       },
     },
     storage: {

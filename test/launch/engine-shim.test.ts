@@ -216,6 +216,34 @@ function testEngine(which: PrefectVersion, theServer: () => PrefectServer): void
     },
   )
 
+  test(`${which}: steps that the agent has left are run, with outputs of those it has done`, needs(which), async () => {
+    await using folders = await makeFolders()
+    const server = theServer()
+    const deployment = await createDeployment(server, {
+      name: 'half',
+      entrypoint: 'job.py:main',
+      pull_steps: [
+        { 'prefect.deployments.steps.git_clone': { repository: 'https://nowhere.invalid/x.git', id: 'clone' } },
+        {
+          'prefect.deployments.steps.run_shell_script': {
+            script: `sh -c "pwd >> ${folders.steps}"`,
+            directory: '{{ clone.directory }}',
+          },
+        },
+      ],
+    })
+    const run = await createClaimedRun(server, deployment)
+    await writeFiles(folders.workspace, { 'repo/job.py': slow.replace('"started"', 'os.getcwd()').replace('60', '0') })
+    const pulled = { taken: 1, outputs: [{ id: 'clone', directory: 'repo' }] }
+    const env = { ...folders.env(run), RIGEL_PULLED_STEPS: JSON.stringify(pulled) }
+    const exit = await runPython(which, [shim], { cwd: folders.cwd, env })
+    assert.equal(exit.code, 0, exit.output)
+    assert.equal((await readState(server, run)).type, 'COMPLETED', exit.output)
+    const repository = join(folders.workspace, 'repo')
+    assert.equal(await readFile(folders.steps, 'utf8'), `${repository}\n`)
+    assert.equal(await readFile(folders.told, 'utf8'), repository)
+  })
+
   test(
     `${which}: without the shim the same deployment runs its pull steps, so the test above can fail`,
     needs(which),

@@ -35,6 +35,7 @@ function makeInput({ slug, data, ...rest }: Partial<LaunchInput> & { slug?: stri
     flowName: 'report',
     block,
     workspace: '/var/space',
+    steps: undefined,
     found: 'missing',
     baseEnvironment: { PREFECT_API_URL: 'http://127.0.0.1:4200/api' },
     python: { setting: undefined, virtualEnv: undefined },
@@ -230,3 +231,18 @@ for (const [from, to] of [
     assert.equal(formatUtc(from), to)
   })
 }
+
+test('the engine is told which pull steps the agent has done when some are left, and nothing when none is', () => {
+  const done = { taken: 2, outputs: [{ id: 'clone', output: { directory: 'repo' } }] }
+  const told = (left: number) => buildRunSpec(makeInput({ steps: { ...done, left } })).spec.env.RIGEL_PULLED_STEPS
+  assert.equal(told(0), undefined)
+  assert.equal(told(1), '{"taken":2,"outputs":[{"directory":"repo","id":"clone"}]}')
+})
+
+test('a program whose code needs steps of the engine is refused', () => {
+  const steps = { taken: 1, outputs: [{ id: undefined, output: { directory: 'repo' } }], left: 1 }
+  assert.throws(() => buildRunSpec(makeInput({ ...withEntrypoint('./job.sh'), found: 'executable', steps })), {
+    name: 'LaunchError',
+    message: /can only be run by Prefect's engine/,
+  })
+})
