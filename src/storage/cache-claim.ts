@@ -3,7 +3,7 @@
 //   <cache>/locks/<source>     symbolic link whose text is the owner's mark
 //   <cache>/staging/<mark>/    what the owner is filling; both are touched while it lives
 
-import { lstat, lutimes, mkdir, readlink, symlink, unlink } from 'node:fs/promises'
+import { lstat, lutimes, mkdir, readlink, rename, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Scope } from '../async/scope.ts'
 import { sleep } from '../async/sleep.ts'
@@ -21,17 +21,14 @@ export interface CacheClaim extends AsyncDisposable {
   readonly staging: string
 }
 
-/**
- * Two that find the lock of a dead one at the same moment may both win: then both fetch, which costs time and harms nothing,
- * for each has a staging folder of its own and publishes by rename.
- */
+/** Waits until no other living process has it. */
 export async function claimSource(
   { cache, source, mark }: { readonly cache: string; readonly source: string; readonly mark: string },
   signal: AbortSignal,
 ): Promise<CacheClaim> {
   const lock = join(cache, 'locks', source)
   const staging = join(cache, 'staging', mark)
-  while (!(await tryLock(lock, mark))) {
+  while (!(await tryLock({ cache, lock, mark }))) {
     await sleep(pollMs, signal)
     signal.throwIfAborted()
   }
@@ -49,7 +46,7 @@ export async function claimSource(
   }
 }
 
-async function tryLock(lock: string, mark: string): Promise<boolean> {
+async function tryLock({ cache, lock, mark }: { cache: string; lock: string; mark: string }): Promise<boolean> {
   try {
     await symlink(mark, lock)
     return true
@@ -57,8 +54,17 @@ async function tryLock(lock: string, mark: string): Promise<boolean> {
     if (errorCode(error) !== 'EEXIST') throw error
   }
   const holder = await readlink(lock).catch(() => undefined)
-  if (holder !== undefined && (await isAbandoned(lock, holder))) await unlink(lock).catch(ignoreMissing)
+  if (holder !== undefined && (await isAbandoned(lock, holder)))
+    await removeLock(lock, holder, join(cache, 'trash', mark))
   return false
+}
+
+/** Many may find the holder dead at once, and by now the lock may be another's: moved aside, looked at, put back if so. */
+async function removeLock(lock: string, holder: string, aside: string): Promise<void> {
+  await rename(lock, aside).catch(ignoreMissing)
+  const moved = await readlink(aside).catch(() => undefined)
+  if (moved !== undefined && moved !== holder) await symlink(moved, lock).catch(() => undefined)
+  await unlink(aside).catch(ignoreMissing)
 }
 
 async function keepTouching(paths: readonly string[], signal: AbortSignal): Promise<void> {

@@ -7,7 +7,7 @@
 //   <cache>/trash/                   on its way out
 
 import { createHmac, randomBytes } from 'node:crypto'
-import { lstat, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { link, lstat, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import * as v from 'valibot'
@@ -29,6 +29,8 @@ const Reference = v.object({
   validators: v.record(v.string(), v.string()),
 })
 export type Reference = v.InferOutput<typeof Reference>
+
+const keyBytes = 32
 
 export class CacheFolder {
   readonly path: string
@@ -130,12 +132,21 @@ export class CacheFolder {
   }
 }
 
+/** Never seen half written, so that two processes do not name things differently. */
 async function readKey(path: string): Promise<Buffer> {
   const file = join(path, 'key')
+  const known = await readFile(file).catch(() => undefined)
+  if (known?.length === keyBytes) return known
+  const fresh = join(path, 'trash', `${ownName()}-${randomBytes(3).toString('hex')}.key`)
   try {
-    await writeFile(file, randomBytes(32), { flag: 'wx', mode: 0o600 })
+    await writeFile(fresh, randomBytes(keyBytes), { flag: 'wx', mode: 0o600 })
+    // What has the wrong length is what a full disk or a power failure has left.
+    if (known) await rename(fresh, file)
+    else await link(fresh, file)
   } catch (error) {
     if (errorCode(error) !== 'EEXIST') throw error
+  } finally {
+    await rm(fresh, { force: true })
   }
   return readFile(file)
 }

@@ -1,5 +1,6 @@
 // Keeps the cache within its bounds: what was not used for long goes, then what was used least recently.
 
+import { existsSync } from 'node:fs'
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CacheFolder } from './cache-folder.ts'
@@ -28,11 +29,7 @@ export async function pruneCache(
     await folder.discard(tree.id)
     removed.push(tree)
   }
-  if (removed.length > 0)
-    await removeReferences(
-      folder,
-      trees.filter(tree => !removed.includes(tree)),
-    )
+  if (removed.length > 0) await removeReferences(folder)
   return removed
 }
 
@@ -58,9 +55,9 @@ async function measureTree(folder: CacheFolder, id: string): Promise<CachedTree 
   }
 }
 
-async function removeReferences(folder: CacheFolder, left: readonly CachedTree[]): Promise<void> {
-  const ids = new Set(left.map(tree => tree.id))
+/** Those to trees that are gone. Looked at one by one, for other processes fetch meanwhile. */
+async function removeReferences(folder: CacheFolder): Promise<void> {
   for (const { source, tree } of await folder.listReferences()) {
-    if (!ids.has(tree)) await rm(join(folder.path, 'refs', `${source}.json`), { force: true })
+    if (!existsSync(folder.treePath(tree))) await rm(join(folder.path, 'refs', `${source}.json`), { force: true })
   }
 }

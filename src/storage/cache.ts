@@ -4,13 +4,14 @@
 //   source --listing or revision--> unchanged? --yes--> tree --unpack, verify--> workspace
 //                                       `--no--> claim --> staging --rename--> tree, then the reference
 
-import { readdir, utimes } from 'node:fs/promises'
+import { utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { type BuiltTree, buildTree } from './build-tree.ts'
 import { CacheFolder, type Reference } from './cache-folder.ts'
 import { pruneCache } from './cache-prune.ts'
+import { CacheError, isCacheTrouble, isDiskFull } from './cache-trouble.ts'
 import type { CacheLimits, FetchLimits, Meter } from './context.ts'
 import { withRetries } from './retry.ts'
 import { SharedWork } from './shared-work.ts'
@@ -19,7 +20,7 @@ import { ChangedError, type Source } from './source.ts'
 import { StorageError } from './storage.ts'
 import { runTreeJob } from './tree-thread.ts'
 import { DamagedTreeError } from './unpack-tree.ts'
-import { removeTree } from './workspace.ts'
+import { emptyFolder } from './workspace.ts'
 
 /** A source that goes on changing while it is read is given up after so many tries. */
 const maxChanges = 3
@@ -60,28 +61,42 @@ export class Cache {
   /**
    * Fills `to`, an existing, empty, private folder, with what the source holds at a moment after this call.
    * `openSource` gives a new, unconnected source each time; it may be used for others who want the same.
+   * Rejects with a CacheError when the source may be well but the cache is not.
    */
   async fill(openSource: () => Source, to: string, options: FillOptions, signal: AbortSignal): Promise<void> {
-    const name = this.folder.nameOf(openSource().identity)
     for (let attempt = 0; ; attempt++) {
-      const { id, fromCache } = await this.#refreshes.join(
-        name,
-        signal => this.#refresh(name, openSource, options, signal),
-        signal,
-      )
+      const { id, fromCache } = await this.#bringUpToDate(openSource, options, signal)
       options.meter.fromCache = fromCache
       try {
         await runTreeJob({ kind: 'unpack', tree: this.folder.treePath(id), id, to }, signal)
         return
       } catch (error) {
-        // A tree that was pruned or damaged since, or no room beside the cache: once more, from the source.
-        if (attempt > 0 || !(error instanceof DamagedTreeError || isDiskFull(error))) throw error
-        options.logger?.warn({ tree: id, reason: describeError(error) }, 'cached tree could not be used, trying again')
-        if (error instanceof DamagedTreeError) await this.folder.discard(id)
-        else await this.#makeRoom(options)
-        for (const entry of await readdir(to)) await removeTree(join(to, entry))
+        await this.#mend(error, { id, attempt, options })
+        await emptyFolder(to)
       }
     }
+  }
+
+  async #bringUpToDate(openSource: () => Source, options: FillOptions, signal: AbortSignal): Promise<Refreshed> {
+    const name = this.folder.nameOf(openSource().identity)
+    try {
+      return await this.#refreshes.join(name, signal => this.#refresh(name, openSource, options, signal), signal)
+    } catch (error) {
+      signal.throwIfAborted()
+      throw isCacheTrouble(error) ? new CacheError(error) : error
+    }
+  }
+
+  /** A tree that was pruned or damaged since, or no room beside the cache: worth one more try. Else it throws. */
+  async #mend(
+    error: unknown,
+    { id, attempt, options }: { id: string; attempt: number; options: FillOptions },
+  ): Promise<void> {
+    if (error instanceof DamagedTreeError) {
+      await this.folder.discard(id)
+      if (attempt > 0) throw new CacheError(error)
+      options.logger?.warn({ tree: id, reason: describeError(error) }, 'cached tree is damaged, fetching it again')
+    } else if (attempt > 0 || !isDiskFull(error) || !(await this.#makeRoom(options))) throw error
   }
 
   /** Makes sure that the cache holds what the source holds now. */
@@ -144,9 +159,8 @@ export class Cache {
     }
     const build = { source, snapshot, staging: fetch.staging, previous, limits: options.limits, meter: options.meter }
     const tree = await buildTree(build, signal).catch(async error => {
-      if (!isDiskFull(error)) throw error
-      await this.#makeRoom(options)
-      for (const entry of await readdir(fetch.staging)) await removeTree(join(fetch.staging, entry))
+      if (!isDiskFull(error) || !(await this.#makeRoom(options))) throw error
+      await emptyFolder(fetch.staging)
       return buildTree(build, signal)
     })
     await this.folder.publish(tree.path, tree.id)
@@ -155,10 +169,12 @@ export class Cache {
     return tree.id
   }
 
-  /** The disk is full: runs need it more than the cache does. */
-  async #makeRoom({ logger }: FillOptions): Promise<void> {
+  /** The disk is full: runs need it more than the cache does. False when there was nothing to give. */
+  async #makeRoom({ logger }: FillOptions): Promise<boolean> {
     const removed = await pruneCache(this.folder, { maxBytes: 0, maxAgeDays: 0 })
-    logger?.warn({ cache: this.folder.path, trees: removed.length }, 'disk is full, cache was emptied')
+    if (removed.length > 0)
+      logger?.warn({ cache: this.folder.path, trees: removed.length }, 'disk is full, cache was emptied')
+    return removed.length > 0
   }
 }
 
@@ -174,9 +190,4 @@ function makeReference(source: Source, { validator, entries }: Snapshot, tree: B
     fetched: new Date().toISOString(),
     validators: Object.fromEntries(validators),
   }
-}
-
-function isDiskFull(error: unknown): boolean {
-  // Errors of the worker arrive as text.
-  return /\b(?:ENOSPC|EDQUOT)\b/.test(describeError(error))
 }

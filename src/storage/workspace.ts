@@ -59,6 +59,11 @@ export async function sweepWorkspaces(root: string, keep: ReadonlySet<string>): 
   for (const name of names) if (!keep.has(name)) await removeTree(join(root, name))
 }
 
+/** Removes everything in the folder, but not itself. */
+export async function emptyFolder(path: string): Promise<void> {
+  for (const name of await readdir(path)) await removeTree(join(path, name))
+}
+
 /** Removes a tree, its read-only folders included. Nothing there is fine. */
 export async function removeTree(path: string): Promise<void> {
   try {
