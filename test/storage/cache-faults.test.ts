@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdir, open, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import test from 'node:test'
@@ -58,6 +58,14 @@ for (const [what, file] of [
     assert.equal((await place.fetch()).meter.fromCache, true)
   })
 }
+
+test('a manifest that says something else than its name does is not believed', async () => {
+  await using place = await openCachePlace(files)
+  await place.fetch()
+  const manifest = join(await onlyTree(place), 'manifest.json')
+  await writeFile(manifest, (await readFile(manifest, 'utf8')).replace('"a.py"', '"z.py"'))
+  assert.deepEqual((await place.fetch()).tree, files)
+})
 
 test('a damaged file is not taken over into the next version of the tree either', async () => {
   await using place = await openCachePlace(files)

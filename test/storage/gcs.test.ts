@@ -1,78 +1,7 @@
-import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { HttpClient } from '../../src/storage/http.ts'
-import type { StorageBlock } from '../../src/storage/registry.ts'
 import { storageServer } from '../support/storage-servers.ts'
-import { type Contract, type ContractPlace, type Flaw, testContract } from './contract.ts'
-import { makeContext } from './support.ts'
-
-const signal = new AbortController().signal
-
-interface GcsPlace {
-  readonly endpoint: string
-  readonly bucket: string
-  /** Content of the key file. */
-  readonly key: string
-  readonly keyFile: string
-}
-
-/** Behind the nginx that wants a token, or straight at the emulator. */
-async function openPlace(
-  guarded: boolean,
-  blockOf: (place: GcsPlace) => StorageBlock,
-  environmentOf: (place: GcsPlace) => Record<string, string> = () => ({}),
-): Promise<ContractPlace> {
-  const server = storageServer('gcs')
-  const endpoint = (guarded ? server.endpoint_auth : server.endpoint) ?? ''
-  const keyFile = server.service_account_file ?? ''
-  const made: GcsPlace = {
-    endpoint,
-    bucket: `test-${randomBytes(6).toString('hex')}`,
-    key: readFileSync(keyFile, 'utf8'),
-    keyFile,
-  }
-  const http = new HttpClient({ connections: 4 }, makeContext())
-  const post = async (path: string, body: string | Uint8Array, type: string) => {
-    const request = { method: 'POST', origin: server.endpoint ?? '', path, headers: { 'content-type': type }, body }
-    const response = await http.send(request, signal)
-    assert.equal(response.status, 200, await response.body.text())
-  }
-  await post('/storage/v1/b?project=rigel', JSON.stringify({ name: made.bucket }), 'application/json')
-  const { hostname, port } = new URL(endpoint)
-  let environment = environmentOf(made)
-  return {
-    address: { host: hostname, port: Number(port) },
-    get environment() {
-      return environment
-    },
-    block(at, flaw) {
-      const place = flawed(at ? { ...made, endpoint: `http://${at.host}:${at.port}` } : made, flaw)
-      environment = environmentOf(place)
-      return blockOf(place)
-    },
-    put: (path, bytes) =>
-      post(
-        `/upload/storage/v1/b/${made.bucket}/o?uploadType=media&name=${encodeURIComponent(`flows/${path}`)}`,
-        bytes,
-        'application/octet-stream',
-      ),
-    [Symbol.asyncDispose]: () => http.close(),
-  }
-}
-
-function flawed(place: GcsPlace, flaw: Flaw | undefined): GcsPlace {
-  switch (flaw) {
-    case 'no server':
-      return { ...place, endpoint: 'http://127.0.0.1:9' }
-    case 'missing bucket':
-      return { ...place, bucket: 'test-is-not-there' }
-    case 'wrong secret':
-      return { ...place, key: place.key.replaceAll('/token"', '/somewhere-else"') }
-    case undefined:
-      return place
-  }
-}
+import { type Contract, testContract } from './contract.ts'
+import { openGcsPlace } from './gcs-server.ts'
 
 const contract: Omit<Contract, 'name' | 'open'> = {
   requirement: 'gcs',
@@ -94,7 +23,7 @@ testContract({
   ...contract,
   name: 'gcs with a service account',
   open: () =>
-    openPlace(
+    openGcsPlace(
       true,
       ({ bucket, key }) => ({ slug: 'gcs', data: { bucket_path: `${bucket}/flows`, service_account_info: key } }),
       ({ endpoint }) => ({ STORAGE_EMULATOR_HOST: endpoint }),
@@ -106,7 +35,7 @@ testContract({
   name: 'gcs-bucket with GOOGLE_APPLICATION_CREDENTIALS',
   checksCredentials: false,
   open: () =>
-    openPlace(
+    openGcsPlace(
       true,
       ({ bucket }) => ({
         slug: 'gcs-bucket',
@@ -121,7 +50,7 @@ testContract({
   name: 'remote-file-system gs:// without credentials',
   checksCredentials: false,
   open: () =>
-    openPlace(false, ({ bucket, endpoint }) => ({
+    openGcsPlace(false, ({ bucket, endpoint }) => ({
       slug: 'remote-file-system',
       data: { basepath: `gs://${bucket}/flows`, settings: { token: 'anon', endpoint_url: endpoint } },
     })),

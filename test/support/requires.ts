@@ -18,6 +18,7 @@ const PROBES = {
   root: () => (process.getuid?.() === 0 ? undefined : 'to run as root'),
   prefect2: () => missingPrefect('p2', 'Prefect 2'),
   prefect3: () => missingPrefect('p3', 'Prefect 3'),
+  prefect2storage: () => missingPrefect('p2storage', 'Prefect 2 with its storages'),
   docker: () => missingSetting('RIGEL_TEST_DOCKER_HOST', 'a Docker engine for tests'),
   kubernetes: () => missingSetting('RIGEL_TEST_KUBECONFIG', 'a Kubernetes cluster for tests'),
   systemd: () => missingPrograms('systemd-notify', 'systemd-analyze', 'python3'),
@@ -59,13 +60,15 @@ export function needs(...names: readonly Requirement[]): { readonly skip: string
   }
 }
 
-/** The virtual environment with a real Prefect; use it only where `needs('prefect2')` or `needs('prefect3')` lets you. */
-export function prefectEnvironment(name: 'p2' | 'p3'): string {
+type PrefectName = 'p2' | 'p3' | 'p2storage'
+
+/** The virtual environment with a real Prefect; use it only where `needs('prefect2')` or its like lets you. */
+export function prefectEnvironment(name: PrefectName): string {
   const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache')
   return join(process.env.RIGEL_PREFECT || join(cache, 'rigel-prefect'), name)
 }
 
-function missingPrefect(name: 'p2' | 'p3', what: string): string | undefined {
+function missingPrefect(name: PrefectName, what: string): string | undefined {
   const program = join(prefectEnvironment(name), 'bin', 'prefect')
   return isExecutable(program) ? undefined : `${what} in ${program} (scripts/prefect-environments installs it)`
 }

@@ -1,0 +1,218 @@
+// The storages that the bench fetches from: a real server each, filled with 2,000 objects of 4 KiB in 20 folders.
+
+import { mkdir, truncate, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import process from 'node:process'
+import { Readable } from 'node:stream'
+import { S3Client } from '../src/storage/s3-client.ts'
+import { type AzurePlace, connectionString, openAzurePlace } from '../test/storage/azure-server.ts'
+import type { ContractPlace } from '../test/storage/contract.ts'
+import { makeDataFolder } from '../test/storage/data-folder.ts'
+import { type GcsPlace, openGcsPlace } from '../test/storage/gcs-server.ts'
+import { makeRepository } from '../test/storage/git-server.ts'
+import { makeBucket, openS3Place, type S3Place } from '../test/storage/s3-server.ts'
+import { makeContext } from '../test/storage/support.ts'
+import { makeDirectory } from '../test/support/directory.ts'
+import { run } from '../test/support/run.ts'
+import { missingStorage, storageServer } from '../test/support/storage-servers.ts'
+
+const fileCount = 2000
+const fileBytes = 4096
+const folders = 20
+
+export interface BenchPlace extends Pick<ContractPlace, 'address' | 'block' | 'environment'>, AsyncDisposable {
+  readonly put: ContractPlace['put'] | undefined
+}
+
+export interface BenchKind {
+  /** As on the command line. */
+  readonly name: string
+  readonly server: Parameters<typeof missingStorage>[0]
+  /** How many times faster than Prefect's own block ours is to be, without and with 20 ms for each request. */
+  readonly targets: readonly [number, number]
+  /** Empty, or filled already where files do not come one by one. */
+  readonly open: () => Promise<BenchPlace>
+}
+
+const s3Bucket = (place: S3Place) => ({
+  slug: 's3-bucket',
+  data: {
+    bucket_name: place.bucket,
+    bucket_folder: 'flows',
+    credentials: {
+      minio_root_user: place.accessKeyId,
+      minio_root_password: place.secretAccessKey,
+      aws_client_parameters: { endpoint_url: place.endpoint },
+    },
+  },
+})
+
+const s3 = (place: S3Place) => ({
+  slug: 'remote-file-system',
+  data: {
+    basepath: `s3://${place.bucket}/flows`,
+    settings: {
+      key: place.accessKeyId,
+      secret: place.secretAccessKey,
+      client_kwargs: { endpoint_url: place.endpoint },
+    },
+  },
+})
+
+const azure = (place: AzurePlace) => ({
+  slug: 'azure',
+  data: { bucket_path: `${place.container}/flows`, azure_storage_connection_string: connectionString(place) },
+})
+
+const gcs = ({ bucket, endpoint }: GcsPlace) => ({
+  slug: 'remote-file-system',
+  data: { basepath: `gs://${bucket}/flows`, settings: { token: 'anon', endpoint_url: endpoint } },
+})
+
+export const kinds: readonly BenchKind[] = [
+  { name: 's3', server: 's3', targets: [2, 2], open: () => openS3Place('s3', s3) },
+  { name: 's3-bucket', server: 's3', targets: [6, 6], open: () => openS3Place('s3', s3Bucket) },
+  { name: 'azure', server: 'azure', targets: [3, 3], open: () => openAzurePlace(azure) },
+  { name: 'gcs', server: 'gcs', targets: [3, 3], open: () => openGcsPlace(false, gcs) },
+  { name: 'smb', server: 'smb', targets: [10, 6], open: openSmb },
+  { name: 'webdav', server: 'webdav', targets: [1, 1], open: openWebdav },
+  { name: 'http', server: 'http', targets: [1, 1], open: openHttp },
+  { name: 'git', server: 'git', targets: [1, 1], open: openGit },
+]
+
+export function missingServer(kind: BenchKind): string | undefined {
+  return missingStorage(kind.server)
+}
+
+async function openSmb(): Promise<BenchPlace> {
+  const { host = '', port = '', password = '', data = '' } = storageServer('smb')
+  const folder = await makeDataFolder(data)
+  return {
+    ...folder,
+    address: { host, port: Number(port) },
+    environment: { PATH: process.env.PATH ?? '' },
+    block: (at = { host, port: Number(port) }) => ({
+      slug: 'smb',
+      data: {
+        share_path: `/flows/${folder.name}/flows`,
+        smb_host: at.host,
+        smb_port: at.port,
+        smb_username: 'rigel',
+        smb_password: password,
+      },
+    }),
+  }
+}
+
+async function openWebdav(): Promise<BenchPlace> {
+  const { url = '', password = '', data = '' } = storageServer('webdav')
+  const folder = await makeDataFolder(data)
+  const { hostname: host, port } = new URL(url)
+  return {
+    ...folder,
+    address: { host, port: Number(port) },
+    block: (at = { host, port: Number(port) }) => ({
+      slug: 'remote-file-system',
+      data: {
+        basepath: `webdav://${folder.name}/flows`,
+        settings: { base_url: `http://${at.host}:${at.port}/`, auth: ['rigel', password] },
+      },
+    }),
+  }
+}
+
+async function openHttp(): Promise<BenchPlace> {
+  const { url = '', data = '' } = storageServer('http')
+  const folder = await makeDataFolder(data)
+  const { hostname: host, port } = new URL(url)
+  return {
+    ...folder,
+    address: { host, port: Number(port) },
+    block: (at = { host, port: Number(port) }) => ({
+      slug: 'remote-file-system',
+      data: { basepath: `http://${at.host}:${at.port}/${folder.name}/flows`, settings: {} },
+    }),
+  }
+}
+
+async function openGit(): Promise<BenchPlace> {
+  const repository = await makeRepository('public')
+  await using directory = await makeDirectory()
+  for (const name of listNames()) {
+    const path = join(directory.path, name)
+    await mkdir(dirname(path), { recursive: true })
+    await writeFile(path, makeContent(name))
+  }
+  const git = async (...words: readonly string[]) => {
+    const author = ['-c', 'user.name=bench', '-c', 'user.email=bench@localhost']
+    const { code, stderr } = await run('git', ['-C', directory.path, ...author, ...words])
+    if (code !== 0) throw new Error(stderr)
+  }
+  await git('init', '--quiet', '--initial-branch=main')
+  await git('add', '.')
+  await git('commit', '--quiet', '--message=bench')
+  await git('push', '--quiet', repository.path, 'main')
+  const { hostname: host, port } = new URL(storageServer('git').url ?? '')
+  return {
+    put: undefined,
+    address: { host, port: Number(port) },
+    environment: { PATH: process.env.PATH ?? '' },
+    block: (at = { host, port: Number(port) }) => ({
+      slug: 'github',
+      data: { repository: `http://${at.host}:${at.port}/${repository.name}`, include_git_objects: false },
+    }),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  }
+}
+
+export async function fill({ put }: BenchPlace): Promise<void> {
+  if (!put) return
+  const names = listNames().values()
+  const lane = async (): Promise<void> => {
+    for (const name of names) await put(name, makeContent(name))
+  }
+  await Promise.all(Array.from({ length: 16 }, lane))
+}
+
+/** Places with a single file of that size. */
+export async function openLarge(bytes: number): Promise<Readonly<Record<string, BenchPlace>>> {
+  const places: Record<string, BenchPlace> = {}
+  if (missingStorage('http') === undefined) {
+    const place = await openHttp()
+    await place.put?.('large.bin', '')
+    await truncate(join(storageServer('http').data ?? '', new URL(basepathOf(place)).pathname, 'large.bin'), bytes)
+    places.http = place
+  }
+  if (missingStorage('s3') === undefined) {
+    const bucket = await makeBucket('s3')
+    const client = new S3Client({ ...bucket, base: '', folderMarkers: true }, makeContext())
+    const body = Readable.from(repeat(Buffer.alloc(2 ** 20, 'large'), bytes / 2 ** 20))
+    const headers = { 'content-length': String(bytes) }
+    const response = await client.send(
+      { method: 'PUT', key: 'flows/large.bin', headers, body },
+      new AbortController().signal,
+    )
+    if (response.status !== 200) throw new Error(await response.body.text())
+    await client.close()
+    const { hostname: host, port } = new URL(bucket.endpoint)
+    const block = (at = { host, port: Number(port) }) => s3({ ...bucket, endpoint: `http://${at.host}:${at.port}` })
+    places.s3 = { ...bucket, address: { host, port: Number(port) }, block }
+  }
+  return places
+}
+
+function basepathOf(place: BenchPlace): string {
+  return String(place.block().data.basepath)
+}
+
+function* repeat(chunk: Buffer, times: number): Generator<Buffer> {
+  for (let time = 0; time < times; time++) yield chunk
+}
+
+function listNames(): readonly string[] {
+  return Array.from({ length: fileCount }, (_, at) => `pkg${at % folders}/module${at}.py`)
+}
+
+function makeContent(name: string): string {
+  return `# ${name}\n`.repeat(Math.ceil(fileBytes / (name.length + 3))).slice(0, fileBytes)
+}

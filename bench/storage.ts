@@ -1,0 +1,161 @@
+// The bench of storage: Prefect 2.20.25's own blocks and ours, side by side, on the same real servers.
+//
+//   scripts/node bench/storage.ts [s3 azure ...] [--pairs 3] [--delays 0,20] [--large] [--only-ours]
+//
+// Needs the servers (test/support/storages.sh start ..., RIGEL_TEST_STORAGES) and a Prefect with all its file systems
+// (scripts/prefect-environments p2storage). Each fetch is a process of its own; the two take turns, so that both meet the
+// same load. Figures, not tests.
+
+import { readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import process from 'node:process'
+import { parseArgs } from 'node:util'
+import { makeDirectory } from '../test/support/directory.ts'
+import { prefectEnvironment } from '../test/support/requires.ts'
+import { run } from '../test/support/run.ts'
+import { startTcpProxy } from '../test/support/tcp-proxy.ts'
+import { describeMachine, median, readLoad, round } from './figures.ts'
+import type { FetchOrder, FetchReport } from './storage-fetch.ts'
+import { type BenchKind, type BenchPlace, fill, kinds, missingServer, openLarge } from './storage-places.ts'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    pairs: { type: 'string', default: '3' },
+    delays: { type: 'string', default: '0,20' },
+    large: { type: 'boolean', default: false },
+    'only-ours': { type: 'boolean', default: false },
+  },
+})
+const timeoutMs = 1_800_000
+const largeBytes = 2 ** 31
+
+type Where = Parameters<BenchPlace['block']>[0]
+
+// As the agent runs: bin/rigel.js turns the compilers off that cost an idle agent memory.
+const agentFlags = [
+  ...readFileSync(join(import.meta.dirname, '../bin/rigel.js'), 'utf8').matchAll(/^ +'(--[\w=-]+)',$/gm),
+].map(([, flag = '']) => flag)
+
+await using directory = await makeDirectory()
+console.log(describeMachine())
+const unknown = positionals.filter(name => !kinds.some(kind => kind.name === name))
+if (unknown.length > 0)
+  throw new Error(`no ${unknown.join(', ')}; there are ${kinds.map(({ name }) => name).join(', ')}`)
+if (values.large) await measureLarge()
+else await measureKinds(kinds.filter(({ name }) => positionals.length === 0 || positionals.includes(name)))
+
+async function measureKinds(asked: readonly BenchKind[]): Promise<void> {
+  const head = [
+    '2,000 objects of 4 KiB',
+    "Prefect's block",
+    'ours, cold',
+    'faster',
+    'target',
+    'unchanged',
+    'of it asking the source',
+    'ten at once',
+    'load',
+  ]
+  console.log(`| ${head.join(' | ')} |\n|${'---|'.repeat(head.length)}`)
+  for (const kind of asked) {
+    const gap = missingServer(kind)
+    if (gap === undefined) await measureKind(kind)
+    else console.log(`${kind.name} needs ${gap}`)
+  }
+}
+
+async function measureKind(kind: BenchKind): Promise<void> {
+  await using place = await kind.open()
+  await fill(place)
+  for (const [at, delayMs] of values.delays.split(',').map(Number).entries()) {
+    await using proxy = await startTcpProxy({ ...place.address, delayMs })
+    const where = delayMs === 0 ? undefined : { host: '127.0.0.1', port: proxy.port }
+    await measureRow(`${kind.name}, +${delayMs} ms`, place, { where, target: kind.targets[at] ?? Number.NaN })
+  }
+}
+
+async function measureRow(
+  what: string,
+  place: BenchPlace,
+  { where, target }: { readonly where: Where; readonly target: number },
+): Promise<void> {
+  const prefect: number[] = []
+  const reports: FetchReport[] = []
+  const together: FetchReport[] = []
+  for (let pair = 0; pair < Number(values.pairs); pair++) {
+    if (!values['only-ours']) prefect.push(await fetchByPrefect(place, where))
+    reports.push(await fetchByUs(place, where, { times: 3, atOnce: 1 }))
+    together.push(await fetchByUs(place, where, { times: 1, atOnce: 10 }))
+  }
+  const middle = (read: (report: FetchReport) => number | undefined) =>
+    median(reports.map(report => read(report) ?? Number.NaN))
+  const cold = middle(({ fetches }) => fetches[0]?.ms)
+  const unchanged = middle(({ fetches }) => fetches[2]?.ms)
+  const list = middle(({ listMs }) => listMs)
+  const ten = median(together.map(({ fetches }) => fetches[0]?.ms ?? Number.NaN))
+  const cells = [
+    what,
+    seconds(median(prefect)),
+    seconds(cold),
+    `${round(median(prefect) / cold)} ×`,
+    `${target} ×`,
+    `${round(unchanged, 0)} ms, ${reports[0]?.fetches[2]?.requests} requests`,
+    `${round(list, 0)} ms, ${round((list / cold) * 100)} % of cold`,
+    `${seconds(ten)}, ${together[0]?.fetches[0]?.files} files`,
+    readLoad(),
+  ]
+  console.log(`| ${cells.join(' | ')} |`)
+}
+
+/** One file of 2 GiB: how much more memory it takes than there was before. */
+async function measureLarge(): Promise<void> {
+  for (const [name, place] of Object.entries(await openLarge(largeBytes))) {
+    const { fetches, moreMiB } = await fetchByUs(place, undefined, { times: 1, atOnce: 1 })
+    console.log(
+      `${name}: a file of 2 GiB in ${seconds(fetches[0]?.ms ?? Number.NaN)}, at most ${round(moreMiB)} MiB more memory`,
+    )
+    await place[Symbol.asyncDispose]()
+  }
+}
+
+function seconds(ms: number): string {
+  return Number.isNaN(ms) ? '-' : `${round(ms / 1000, 2)} s`
+}
+
+/** Milliseconds without its imports; NaN when it cannot do it, and why on standard error. */
+async function fetchByPrefect(place: BenchPlace, where: Where): Promise<number> {
+  const to = join(directory.path, 'prefect')
+  const { slug, data } = place.block(where)
+  const python = join(prefectEnvironment('p2storage'), 'bin', 'python')
+  const program = join(import.meta.dirname, 'storage-prefect.py')
+  const env = {
+    ...process.env,
+    ...place.environment,
+    PREFECT_HOME: join(directory.path, 'home'),
+    // gcsfs would ask over gRPC first, which no server here speaks, and wait a minute for it.
+    GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT: 'false',
+  }
+  const { code, stdout, stderr } = await run(python, [program, JSON.stringify({ slug, data, to })], { env, timeoutMs })
+  rmSync(to, { recursive: true, force: true })
+  if (code === 0) return JSON.parse(stdout.trim().split('\n').at(-1) ?? '').ms
+  console.error(`Prefect's block failed: ${stderr.trim().split('\n').at(-1)}`)
+  return Number.NaN
+}
+
+async function fetchByUs(
+  place: BenchPlace,
+  where: Where,
+  how: Pick<FetchOrder, 'times' | 'atOnce'>,
+): Promise<FetchReport> {
+  const block = place.block(where)
+  const [to, cacheDir] = [join(directory.path, 'ours'), join(directory.path, 'cache')]
+  const order: FetchOrder = { block, environment: place.environment ?? {}, to, cacheDir, ...how }
+  const program = join(import.meta.dirname, 'storage-fetch.ts')
+  const { code, stdout, stderr } = await run(process.execPath, [...agentFlags, program, JSON.stringify(order)], {
+    timeoutMs,
+  })
+  if (code !== 0) throw new Error(`our block failed: ${stderr.slice(-2000)}`)
+  for (const path of [to, cacheDir]) rmSync(path, { recursive: true })
+  return JSON.parse(stdout)
+}
