@@ -23,6 +23,7 @@ const s3: () => Promise<OpenUrl> = async () => (await import('./s3-url.ts')).ope
 
 const azure: () => Promise<OpenUrl> = async () => (await import('./azure-url.ts')).openAzureUrl
 const http: () => Promise<OpenUrl> = async () => (await import('./http-index.ts')).openHttpUrl
+const ftp: () => Promise<OpenUrl> = async () => (await import('./ftp-url.ts')).openFtpUrl
 const gcs: () => Promise<OpenUrl> = async () => (await import('./gcs-url.ts')).openGcsUrl
 
 const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
@@ -34,6 +35,8 @@ const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
   gs: gcs,
   gcs,
   git: async () => (await import('./git-url.ts')).openGitUrl,
+  ftp,
+  ftps: ftp,
   http,
   https: http,
   smb: async () => (await import('./smb-url.ts')).openSmbUrl,

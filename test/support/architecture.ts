@@ -35,6 +35,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   '@aws-sdk/client-s3': ['storage/s3'],
   '@hono/node-server': ['server/'],
   '@kubernetes/client-node': ['infrastructure/kubernetes'],
+  'basic-ftp': ['storage/ftp'],
   'cli-table3': ['commands/'],
   commander: ['cli.ts', 'commands/'],
   croner: ['server/'],
@@ -47,9 +48,11 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   'p-queue': ['agent/'],
   pino: ['logger.ts'],
   'smol-toml': ['config/'],
+  ssh2: ['storage/sftp'],
   tar: ['storage/', 'infrastructure/docker'],
   undici: ['prefect/', 'storage/http.ts', 'storage/undici-parts.d.ts'],
   valibot: [''],
+  yauzl: ['storage/archive'],
   yaml: ['commands/', 'config/'],
 }
 
