@@ -184,14 +184,17 @@ class FtpFolder implements FileSource, Target {
     if (folder === '') return Promise.resolve()
     const known = this.#made.get(folder)
     if (known) return known
-    const making = this.#makeFolder(folder.slice(0, folder.lastIndexOf('/')), signal).then(async () => {
-      const session = await this.#pool.take(signal)
-      const answer = await session.command(`MKD ${folder}`).catch((error: Error) => error)
-      this.#pool.release(session, !(answer instanceof Error))
-      if (answer instanceof Error) throw answer
-    })
+    const making = this.#makeOne(folder, signal)
     this.#made.set(folder, making)
     making.catch(() => this.#made.delete(folder))
     return making
+  }
+
+  async #makeOne(folder: string, signal: AbortSignal): Promise<void> {
+    await this.#makeFolder(folder.slice(0, folder.lastIndexOf('/')), signal)
+    const session = await this.#pool.take(signal)
+    const answer = await session.command(`MKD ${folder}`).catch((error: Error) => error)
+    this.#pool.release(session, !(answer instanceof Error))
+    if (answer instanceof Error) throw answer
   }
 }

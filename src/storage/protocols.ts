@@ -24,6 +24,7 @@ const s3: () => Promise<OpenUrl> = async () => (await import('./s3-url.ts')).ope
 const azure: () => Promise<OpenUrl> = async () => (await import('./azure-url.ts')).openAzureUrl
 const http: () => Promise<OpenUrl> = async () => (await import('./http-index.ts')).openHttpUrl
 const ftp: () => Promise<OpenUrl> = async () => (await import('./ftp-url.ts')).openFtpUrl
+const sftp: () => Promise<OpenUrl> = async () => (await import('./sftp-url.ts')).openSftpUrl
 const gcs: () => Promise<OpenUrl> = async () => (await import('./gcs-url.ts')).openGcsUrl
 
 const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
@@ -39,6 +40,8 @@ const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
   ftps: ftp,
   http,
   https: http,
+  sftp,
+  ssh: sftp,
   smb: async () => (await import('./smb-url.ts')).openSmbUrl,
   webdav: async () => (await import('./webdav-url.ts')).openWebdavUrl,
   webhdfs: async () => (await import('./webhdfs-url.ts')).openWebhdfsUrl,
