@@ -4,7 +4,7 @@ import { accessSync, constants, rmdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Attempt } from '../infrastructure/infrastructure.ts'
 import { entrypointPath, type WorkspaceFact } from '../launch/command.ts'
-import { chooseFetcher } from '../launch/fetcher.ts'
+import { readAskedFetcher } from '../launch/fetcher.ts'
 import {
   deploymentOverrides,
   type InfrastructureBlock,
@@ -82,8 +82,10 @@ async function fetchWorkspace(
     storage: storage && { slug: slugOf(storage), data: storage.data ?? {} },
   }
   const scene = buildScene(context, block, signal)
-  const fetcher = chooseFetcher(block, deploymentOverrides(deployment), context.settings.launch.fetch)
-  if (fetcher === 'infrastructure' || !hasCodeToFetch(facts, scene.isHere)) return undefined
+  const asked = readAskedFetcher(block, deploymentOverrides(deployment))
+  if ((asked ?? context.settings.launch.fetch) === 'infrastructure') return undefined
+  // Who asks for the agent means its own machine by a local path, wherever the flow runs.
+  if (!hasCodeToFetch(facts, scene.isHere || asked === 'agent')) return undefined
   let code: Awaited<ReturnType<typeof fetchCode>>
   const place = { root: context.journal.directory(flowRunId), name: 'workspace' }
   const workspace = await makeWorkspace(

@@ -5,14 +5,15 @@ import type { InfrastructureBlock } from './infrastructure-block.ts'
 
 export type Fetcher = 'agent' | 'infrastructure'
 
-/** `fetch` of the job variables, else RIGEL_FETCH of the block's env, else the agent's setting. Throws a LaunchError. */
-export function chooseFetcher(
+/**
+ * `fetch` of the job variables, else RIGEL_FETCH of the block's env; undefined: nobody has asked for one of them, so the
+ * agent's setting decides. Throws a LaunchError.
+ */
+export function readAskedFetcher(
   { env }: Pick<InfrastructureBlock, 'env'>,
   overrides: Readonly<Record<string, unknown>>,
-  setting: Fetcher,
-): Fetcher {
+): Fetcher | undefined {
   const own = overrides.fetch ?? (env.RIGEL_FETCH || undefined)
-  if (own === undefined) return setting
-  if (own === 'agent' || own === 'infrastructure') return own
+  if (own === undefined || own === 'agent' || own === 'infrastructure') return own
   throw new LaunchError('The job variable "fetch" (or RIGEL_FETCH) must be "agent" or "infrastructure".')
 }

@@ -158,7 +158,8 @@ exit $code
   }
 
   async deploy(deployment: Partial<NewDeployment>): Promise<Deployment> {
-    const name = `d${++this.#serial}`
+    // Deployments are known by flow and name: another stage of this server must not meet ours.
+    const name = `${this.queue}-d${++this.#serial}`
     const flow = await this.client.createFlow(`flow-${name}`, never)
     return this.client.createDeployment({ name, flow_id: flow.id, work_queue_name: this.queue, ...deployment }, never)
   }
@@ -182,6 +183,16 @@ exit $code
       },
       { timeoutMs, everyMs: 100, what: `flow run ${id} to be ${types.join(' or ')}` },
     )
+  }
+
+  /** Waits until the server has a log of this run that says this; an engine may send it after its final state. */
+  async hasLogged(flowRunId: string, message: string): Promise<void> {
+    const filter = { logs: { flow_run_id: { any_: [flowRunId] } } }
+    await until(async () => (await this.client.readLogs(filter, never)).some(log => log.message === message), {
+      timeoutMs: 30_000,
+      everyMs: 200,
+      what: `a log "${message}"`,
+    })
   }
 
   /** What the runs have written, oldest first; of one run only, if its id is given. */

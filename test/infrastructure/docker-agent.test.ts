@@ -15,9 +15,10 @@ import { until } from '../support/until.ts'
 import { DockerProxy } from './docker-proxy.ts'
 import { busybox, dockerHost } from './docker-subject.ts'
 
+const prefectImage = 'rigel.test/prefect:2.20.25'
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
 
-describe('an agent with containers', { ...needs('prefect2', 'docker'), timeout: 1_200_000 }, () => {
+describe('an agent with containers', { ...needs('prefect2', 'docker'), concurrency: 3, timeout: 1_200_000 }, () => {
   let server: PrefectServer
   before(async () => {
     server = await startPrefectServer('prefect2')
@@ -26,25 +27,12 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), timeout: 
 
   test('a Python flow runs in a container of an image without its code, and reports to the server itself', async () => {
     await using stage = await openStage(server.apiUrl)
-    const code = join(stage.directory, 'code')
-    await mkdir(code)
-    await writeFile(
-      join(code, 'flow.py'),
-      `import os
-from prefect import flow, task, get_run_logger
-
-@task
-def twice(n):
-    return 2 * n
-
-@flow
-def hello(n: int = 1):
-    get_run_logger().info("in %s with %s", os.getcwd(), twice(n))
-    print("printed", open("data.txt").read())
-`,
-    )
-    await writeFile(join(code, 'data.txt'), 'from the workspace')
-    const block = await createBlock(stage, { image: 'rigel.test/prefect:2.20.25', auto_remove: true })
+    const code = await writePythonFlow(stage)
+    const block = await createBlock(stage, {
+      image: prefectImage,
+      auto_remove: true,
+      env: { RIGEL_FETCH: 'agent' },
+    })
     const deployment = await stage.deploy({
       path: code,
       entrypoint: 'flow.py:hello',
@@ -56,12 +44,25 @@ def hello(n: int = 1):
     const done = await stage.waitFor(run.id, over, 120_000)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
     assert.match(done.infrastructure_pid ?? '', /^http\+docker:\/\/localhost:[0-9a-f]{64}$/)
-    const logs = await stage.client.readLogs({ logs: { flow_run_id: { any_: [run.id] } } }, never)
-    assert.ok(
-      logs.some(({ message }) => message === 'in /rigel/workspace with 42'),
-      agent.output,
-    )
+    await stage.hasLogged(run.id, 'in /rigel/workspace with 42')
     await until(() => agent.output.includes('printed from the workspace'))
+  })
+
+  test('a Python flow that the image has is loaded from there, by the engine in the container', async () => {
+    await using stage = await openStage(server.apiUrl)
+    // What the image has at this path; the agent's machine has nothing there.
+    const volumes = [`${await writePythonFlow(stage)}:/opt/flows:ro`]
+    const deployment = await stage.deploy({
+      path: '/opt/flows',
+      entrypoint: 'flow.py:hello',
+      infrastructure_document_id: await createBlock(stage, { image: prefectImage, volumes }),
+      parameters: { n: 4 },
+    })
+    await using agent = startAgent(stage)
+    const run = await stage.run(deployment)
+    const done = await stage.waitFor(run.id, over, 120_000)
+    assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
+    await stage.hasLogged(run.id, 'in /opt/prefect with 8')
   })
 
   test('a plain command that fails in its container is Failed with its code', async () => {
@@ -122,6 +123,29 @@ def hello(n: int = 1):
   }
 })
 
+/** A folder with a flow `hello(n)` and a file that it reads. */
+async function writePythonFlow(stage: Stage): Promise<string> {
+  const code = join(stage.directory, 'code')
+  await mkdir(code)
+  await writeFile(
+    join(code, 'flow.py'),
+    `import os
+from prefect import flow, task, get_run_logger
+
+@task
+def twice(n):
+    return 2 * n
+
+@flow
+def hello(n: int = 1):
+    get_run_logger().info("in %s with %s", os.getcwd(), twice(n))
+    print("printed", open("data.txt").read())
+`,
+  )
+  await writeFile(join(code, 'data.txt'), 'from the workspace')
+  return code
+}
+
 /** The first agent is killed, the second carries on: one START, one END, the right state, and no container left. */
 async function carryOn(
   stage: Stage,
@@ -165,7 +189,7 @@ function startAgent(
 async function deployCommand(stage: Stage, script: string, settings: object = {}): Promise<Deployment> {
   const block = await createBlock(stage, {
     image: busybox,
-    env: { LEDGER: '/ledger/ledger' },
+    env: { LEDGER: '/ledger/ledger', RIGEL_FETCH: 'agent' },
     volumes: [`${stage.directory}:/ledger`],
     ...settings,
   })

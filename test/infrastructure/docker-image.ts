@@ -37,6 +37,19 @@ export async function hasImage(reference: string): Promise<boolean> {
   return !(await call('GET', `/images/${reference}/json`, undefined)).includes('No such image')
 }
 
+/** What the engine itself says, in all its fields: `GET path`. */
+export async function askEngine(path: string): Promise<Record<string, unknown>> {
+  return JSON.parse(await call('GET', path, undefined))
+}
+
+export async function makeNetwork(name: string): Promise<string> {
+  return (await post('/networks/create', { Name: name })).Id ?? ''
+}
+
+export async function removeNetwork(name: string): Promise<void> {
+  await call('DELETE', `/networks/${name}`, undefined)
+}
+
 function splitTag(reference: string): [string, string] {
   const colon = reference.lastIndexOf(':')
   return [reference.slice(0, colon), reference.slice(colon + 1)]
