@@ -139,6 +139,12 @@ class GcsFolder implements FileSource, Target {
     const condition = generation === '' ? '' : `&ifGenerationMatch=${generation}`
     const response = await this.#get(`/${encodeURIComponent(file.ref)}?alt=media${condition}`, signal, offset)
     const { status, body } = response
+    // Not every server that speaks like Google's keeps the condition; the answer says what it is of.
+    const answered = response.header('x-goog-generation')
+    if ((status === 200 || status === 206) && generation !== '' && answered !== '' && answered !== generation) {
+      body.cancel()
+      throw new ChangedError(`"${file.path}" has changed`)
+    }
     if (status === 200 || status === 206) {
       return { offset: status === 206 ? offset : 0, stream: body, bytes: () => body.bytes() }
     }
