@@ -10,8 +10,9 @@ import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
+import { describeError } from '../src/errors.ts'
+import { fetchByPrefect } from '../test/storage/prefect-block.ts'
 import { makeDirectory } from '../test/support/directory.ts'
-import { prefectEnvironment } from '../test/support/requires.ts'
 import { run } from '../test/support/run.ts'
 import { startTcpProxy } from '../test/support/tcp-proxy.ts'
 import { describeMachine, median, readLoad, round } from './figures.ts'
@@ -84,7 +85,7 @@ async function measureRow(
   const reports: FetchReport[] = []
   const together: FetchReport[] = []
   for (let pair = 0; pair < Number(values.pairs); pair++) {
-    if (!values['only-ours']) prefect.push(await fetchByPrefect(place, where))
+    if (!values['only-ours']) prefect.push(await measurePrefect(place, where))
     reports.push(await fetchByUs(place, where, { times: 3, atOnce: 1 }))
     together.push(await fetchByUs(place, where, { times: 1, atOnce: 10 }))
   }
@@ -124,23 +125,18 @@ function seconds(ms: number): string {
 }
 
 /** Milliseconds without its imports; NaN when it cannot do it, and why on standard error. */
-async function fetchByPrefect(place: BenchPlace, where: Where): Promise<number> {
+async function measurePrefect(place: BenchPlace, where: Where): Promise<number> {
   const to = join(directory.path, 'prefect')
-  const { slug, data } = place.block(where)
-  const python = join(prefectEnvironment('p2storage'), 'bin', 'python')
-  const program = join(import.meta.dirname, 'storage-prefect.py')
-  const env = {
-    ...process.env,
-    ...place.environment,
-    PREFECT_HOME: join(directory.path, 'home'),
-    // gcsfs would ask over gRPC first, which no server here speaks, and wait a minute for it.
-    GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT: 'false',
+  const order = { ...place.block(where), to }
+  const options = { environment: place.environment ?? {}, home: join(directory.path, 'home'), timeoutMs }
+  try {
+    return await fetchByPrefect(order, options)
+  } catch (error) {
+    console.error(describeError(error))
+    return Number.NaN
+  } finally {
+    rmSync(to, { recursive: true, force: true })
   }
-  const { code, stdout, stderr } = await run(python, [program, JSON.stringify({ slug, data, to })], { env, timeoutMs })
-  rmSync(to, { recursive: true, force: true })
-  if (code === 0) return JSON.parse(stdout.trim().split('\n').at(-1) ?? '').ms
-  console.error(`Prefect's block failed: ${stderr.trim().split('\n').at(-1)}`)
-  return Number.NaN
 }
 
 async function fetchByUs(

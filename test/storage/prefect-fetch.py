@@ -1,6 +1,6 @@
 """Fetches one storage block with Prefect's own code, as a flow run of Prefect 2 does; the import is timed apart.
 
-    python storage-prefect.py '{"slug": ..., "data": ..., "to": ...}'    prints {"importMs": ..., "ms": ..., "peakMiB": ...}
+    python prefect-fetch.py '{"slug": ..., "data": ..., "to": ...}'    prints {"importMs": ..., "ms": ..., "peakMiB": ...}
 """
 
 import asyncio

@@ -1,0 +1,172 @@
+// The same trees as Prefect 2.20.25's own blocks bring from the same real servers, where Prefect is sound.
+
+import assert from 'node:assert/strict'
+import { hash } from 'node:crypto'
+import { lstat, mkdir, readdir, readFile, readlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'node:test'
+import { openStorage } from '../../src/storage/registry.ts'
+import { makeDirectory } from '../support/directory.ts'
+import { needs, type Requirement } from '../support/requires.ts'
+import { connectionString, openAzurePlace } from './azure-server.ts'
+import type { ContractPlace } from './contract.ts'
+import { differences, unfetchable } from './differences.ts'
+import { openGcsPlace } from './gcs-server.ts'
+import { fetchByPrefect } from './prefect-block.ts'
+import { openS3Place } from './s3-server.ts'
+import { makeContext, writeTree } from './support.ts'
+
+const files: Readonly<Record<string, string | Uint8Array>> = {
+  'flow.py': 'print("hello")\r\n',
+  'pkg/__init__.py': '',
+  'pkg/deep/er/mod.py': 'x = 1\n',
+  'pkg2/other.py': 'y = 1\n',
+  '.prefectignore': '*.py\n',
+  '.hidden/.file': 'h',
+  'data/ünï cödé.txt': 'names\n',
+  'data/100%+1 #2 & more.txt': 'names\n',
+  "data/quo'te;(x)=[y]@z,~$.txt": 'names\n',
+  'data/new\nline.txt': 'names\n',
+  'data/back\\slash.txt': 'names\n',
+  'data/star*question?.txt': 'names\n',
+  'binary.bin': Uint8Array.from({ length: 70_000 }, (_, at) => (at * 7) % 256),
+  'large.bin': 'abcdefgh'.repeat(100_000),
+  'folder/': '',
+}
+
+interface Comparison {
+  readonly block: string
+  readonly server: Requirement
+  readonly open: () => Promise<ContractPlace>
+}
+
+const comparisons: readonly Comparison[] = [
+  {
+    block: 's3://',
+    server: 's3',
+    open: () =>
+      openS3Place('s3', place => ({
+        slug: 'remote-file-system',
+        data: {
+          basepath: `s3://${place.bucket}/flows`,
+          settings: {
+            key: place.accessKeyId,
+            secret: place.secretAccessKey,
+            client_kwargs: { endpoint_url: place.endpoint },
+          },
+        },
+      })),
+  },
+  {
+    block: 's3-bucket',
+    server: 's3',
+    open: () =>
+      openS3Place('s3', place => ({
+        slug: 's3-bucket',
+        data: {
+          bucket_name: place.bucket,
+          bucket_folder: 'flows',
+          credentials: {
+            minio_root_user: place.accessKeyId,
+            minio_root_password: place.secretAccessKey,
+            aws_client_parameters: { endpoint_url: place.endpoint },
+          },
+        },
+      })),
+  },
+  {
+    block: 'azure',
+    server: 'azure',
+    open: () =>
+      openAzurePlace(place => ({
+        slug: 'azure',
+        data: { bucket_path: `${place.container}/flows`, azure_storage_connection_string: connectionString(place) },
+      })),
+  },
+  {
+    block: 'gs://',
+    server: 'gcs',
+    open: () =>
+      openGcsPlace(false, ({ bucket, endpoint }) => ({
+        slug: 'remote-file-system',
+        data: { basepath: `gs://${bucket}/flows`, settings: { token: 'anon', endpoint_url: endpoint } },
+      })),
+  },
+]
+
+for (const { block, server, open } of comparisons) {
+  for (const from of [undefined, 'pkg']) {
+    const what = from === undefined ? 'the whole base path' : `the folder "${from}" below it`
+    test(`${block} brings the tree that Prefect's block brings: ${what}`, needs('prefect2storage', server), async t => {
+      await using place = await open()
+      for (const [path, content] of Object.entries(files))
+        if (unfetchable[block]?.[path] === undefined) await place.put(path, content)
+      t.diagnostic(`differences that are ignored: ${await compare(place, { block, from })}`)
+    })
+  }
+}
+
+test("local-file-system brings the tree that Prefect's block brings", needs('prefect2storage'), async t => {
+  await using directory = await makeDirectory()
+  const base = join(directory.path, 'base')
+  await writeTree(base, {
+    'flow.py': 'x',
+    'bin/run': { mode: 0o755, text: '#!/bin/sh\n' },
+    'bin/secret': { mode: 0o600, text: 's' },
+    'bin/closed': { mode: 0o444, text: 'c' },
+    'pkg/mod.py': 'm',
+    'pkg/__pycache__/mod.pyc': 'no',
+    'näme with "quotes"\n': '',
+    empty: null,
+    '.prefectignore': '__pycache__\n*.log\n',
+    'a.log': 'no',
+    'build/a.log': 'no',
+    link: { link: 'pkg/mod.py' },
+  })
+  const block = { slug: 'local-file-system', data: { basepath: base } }
+  const ignored = await compare({ block: () => block }, { block: block.slug, from: undefined })
+  t.diagnostic(`differences that are ignored: ${ignored}`)
+})
+
+/** How many differences were ignored. */
+async function compare(
+  place: Pick<ContractPlace, 'block' | 'environment'>,
+  { block, from }: { readonly block: string; readonly from: string | undefined },
+): Promise<number> {
+  await using directory = await makeDirectory()
+  const { slug, data } = place.block()
+  const environment = place.environment ?? {}
+  const [ours, theirs] = [join(directory.path, 'ours'), join(directory.path, 'theirs')]
+  await mkdir(ours)
+  const storage = await openStorage({ slug, data }, makeContext({ environment }))
+  await storage.getDirectory(from, ours, new AbortController().signal)
+  const order = { slug, data, to: theirs, ...(from === undefined ? {} : { from }) }
+  await fetchByPrefect(order, { environment, home: directory.path })
+
+  const [found, expected] = [await describeTree(ours), await describeTree(theirs)]
+  const known = Object.keys(differences[from === undefined ? block : `${block} ${from}`] ?? {})
+  if (known.includes('*')) {
+    assert.notDeepEqual(found, expected, 'listed as different, but the trees are the same')
+    return known.length
+  }
+  for (const path of known) {
+    assert.notEqual(found.get(path), expected.get(path), `"${path}" is listed as different, but is the same`)
+    found.delete(path)
+    expected.delete(path)
+  }
+  assert.deepEqual(found, expected)
+  return known.length
+}
+
+/** Kind, mode and content of everything in the tree, by path. */
+async function describeTree(root: string): Promise<Map<string, string>> {
+  const described = new Map<string, string>()
+  for (const path of (await readdir(root, { recursive: true })).toSorted()) {
+    const stat = await lstat(join(root, path))
+    const mode = (stat.mode & 0o7777).toString(8)
+    if (stat.isSymbolicLink()) described.set(path, `link to ${await readlink(join(root, path))}`)
+    else if (stat.isDirectory()) described.set(path, `folder ${mode}`)
+    else described.set(path, `file ${mode} ${hash('sha256', await readFile(join(root, path)))}`)
+  }
+  return described
+}
