@@ -22,7 +22,8 @@ interface Run {
 const runs = new Map<string, Run>()
 for (let at = 0; at < Number(count); at++) {
   const id = randomUUID()
-  const state = { id: randomUUID(), type: 'SCHEDULED', name: 'Scheduled', timestamp: due, state_details: {} }
+  const details = { scheduled_time: due }
+  const state = { id: randomUUID(), type: 'SCHEDULED', name: 'Scheduled', timestamp: due, state_details: details }
   const ids = { id, flow_id: flowId, deployment_id: deploymentId, work_queue_id: queueId }
   const states = { state, state_type: state.type, state_name: state.name, next_scheduled_start_time: due }
   runs.set(id, { ...ids, ...states, name: `run-${at}`, expected_start_time: due, run_count: 0, parameters: {} })
@@ -65,8 +66,10 @@ function setState(id: string, body: string): unknown {
   const { state } = readBody(body)
   const run = runs.get(id)
   if (!run || !state) return undefined
-  const accepted = { ...state, id: randomUUID(), timestamp: new Date().toISOString() }
   const isClaim = state.type === 'PENDING'
+  // As Prefect does; without it the agent would look at each run once more.
+  const state_details = { ...state.state_details, ...(isClaim ? { scheduled_time: due } : {}) }
+  const accepted = { ...state, state_details, id: randomUUID(), timestamp: new Date().toISOString() }
   runs.set(id, { ...run, state: accepted, state_type: state.type, state_name: state.name ?? state.type })
   if (isClaim) waiting = waiting.filter(other => other.id !== id)
   return { state: accepted, status: 'ACCEPT', details: {} }
@@ -75,7 +78,7 @@ function setState(id: string, body: string): unknown {
 interface Body {
   readonly limit?: number
   readonly flow_runs?: { readonly id?: { readonly any_?: readonly string[] } }
-  readonly state?: { readonly type: string; readonly name?: string }
+  readonly state?: { readonly type: string; readonly name?: string; readonly state_details?: object }
 }
 
 function readBody(body: string): Body {

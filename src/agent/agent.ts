@@ -12,7 +12,6 @@ import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
 import type { StorageContext } from '../storage/context.ts'
 import type { AgentContext, AgentSettings } from './agent-context.ts'
-import { SharedReads } from './assignment.ts'
 import { Watch } from './cancellation.ts'
 import { Complaints } from './complaints.ts'
 import { drain } from './drain.ts'
@@ -21,7 +20,7 @@ import { Intake } from './intake.ts'
 import { Journal } from './journal.ts'
 import { readHolder, StateLock } from './lock.ts'
 import { type OutputOptions, OutputRelay } from './output.ts'
-import { Poll, type PollOptions } from './poll.ts'
+import { type DueRun, Poll, type PollOptions } from './poll.ts'
 import { RunReader } from './reader.ts'
 import { newRecord, type RunRecord } from './record.ts'
 import { findOrphans, recoverRecord } from './recover.ts'
@@ -158,9 +157,9 @@ export class Agent {
       wake: this.#wake,
       intervalMs: settings.queryIntervalSeconds * 1000,
       runOnce: options.runOnce,
-      begin: ({ run, shared }) => {
-        this.#resumed.delete(run.id)
-        this.#follow(newRecord(run, newTransitionId(identity)), shared)
+      begin: due => {
+        this.#resumed.delete(due.run.id)
+        this.#follow(newRecord(due.run, newTransitionId(identity)), due)
       },
     })
   }
@@ -204,8 +203,8 @@ export class Agent {
     return { left }
   }
 
-  #follow(record: RunRecord, shared = new SharedReads()): void {
-    this.#slots.follow(record, shared, this.#context, this.#scope, this.#detach.signal)
+  #follow(record: RunRecord, due?: DueRun): void {
+    this.#slots.follow(record, due, this.#context, this.#scope, this.#detach.signal)
   }
 
   #resume(): void {

@@ -3,14 +3,17 @@
 
 import { ApiError } from '../prefect/errors.ts'
 import { buildPending } from '../prefect/states.ts'
-import type { OrchestrationResult } from '../prefect/types.ts'
+import type { FlowRun, OrchestrationResult } from '../prefect/types.ts'
 import { JournalFullError } from './journal.ts'
 import { replay } from './outbox.ts'
 import { NotOurs, type Run } from './run.ts'
-import { judgeStanding } from './standing.ts'
+import { judgeStanding, readUntouched } from './standing.ts'
 
-/** Returns once the claim is a fact on disk. Throws NotOurs when the run is somebody else's, or there is no room for it. */
-export async function claim(run: Run): Promise<void> {
+/**
+ * Returns once the claim is a fact on disk: the run, if the claim's answer proves what it is, else undefined.
+ * Throws NotOurs when the run is somebody else's, or there is no room for it.
+ */
+export async function claim(run: Run): Promise<FlowRun | undefined> {
   if (!run.isResumed) await begin(run)
   // An earlier life may have sent its claim just before it ended.
   const answer = run.isResumed ? undefined : await propose(run)
@@ -19,6 +22,8 @@ export async function claim(run: Run): Promise<void> {
   if (!isOurs) throw new NotOurs()
   await run.write({ ...run.record, step: 'claimed' })
   run.log.info('flow run claimed')
+  const polled = run.takePolled()
+  return polled && answer?.state ? readUntouched(polled, answer.state) : undefined
 }
 
 async function begin(run: Run): Promise<void> {
@@ -63,7 +68,7 @@ function judgeAnswer(run: Run, { status, state, details }: OrchestrationResult):
  */
 async function settle(run: Run): Promise<boolean> {
   return replay('claim', run.context, run.detach, async () => {
-    const now = await run.context.reader.read(run.id)
+    const now = await run.context.reader.read(run.id, 'look')
     if (judgeStanding(run.record, now) !== 'lost') return { done: true }
     if (now?.state_type !== 'SCHEDULED' || (now.state?.id ?? null) !== run.record.polled.stateId) return { done: false }
     const answer = await propose(run)

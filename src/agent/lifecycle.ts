@@ -8,9 +8,9 @@
 import type { Exit, Handle, Infrastructure } from '../infrastructure/infrastructure.ts'
 import type { FlowRun } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
-import type { SharedReads } from './assignment.ts'
 import { claim } from './claim.ts'
 import { deliver } from './outbox.ts'
+import type { DueRun } from './poll.ts'
 import type { RunRecord, StopReason } from './record.ts'
 import { NotLaunched, NotOurs, Run } from './run.ts'
 import { start } from './start.ts'
@@ -24,8 +24,9 @@ export class Lifecycle {
   #killing: Promise<void> | undefined
   #isReportingPid = false
 
-  constructor(context: AgentContext, record: RunRecord, shared: SharedReads, detach: AbortSignal) {
-    this.#run = new Run(context, record, shared, detach)
+  /** `due` is what the poll has found, for a run that is begun here and now. */
+  constructor(context: AgentContext, record: RunRecord, due: DueRun | undefined, detach: AbortSignal) {
+    this.#run = new Run(context, record, due, detach)
   }
 
   get record(): RunRecord {
@@ -53,8 +54,8 @@ export class Lifecycle {
   async #launch(): Promise<void> {
     const run = this.#run
     try {
-      if (run.record.step === 'claiming') await claim(run)
-      if (run.record.step === 'claimed' || run.record.step === 'submitting') await start(run)
+      const proved = run.record.step === 'claiming' ? await claim(run) : undefined
+      if (run.record.step === 'claimed' || run.record.step === 'submitting') await start(run, proved)
     } catch (error) {
       if (!(error instanceof NotLaunched)) throw error
       await run.end(error.ending)

@@ -17,6 +17,8 @@ const firstPauseMs = 1_000
 const longestPauseMs = 30_000
 /** What the server said this recently is still taken for its present word; a request of its own would not be much fresher. */
 const freshMs = 2_000
+/** Other engines that end meanwhile are looked at by the same request. */
+const companyMs = 1_500
 
 /**
  * Repeats `attempt` until it gives a value, at growing distance, for as long as it takes; only the signal ends it.
@@ -56,7 +58,7 @@ export async function deliver(
   await replay('report', context, signal, async () => {
     const isFresh = isFirst && record.reports === 'agent' && performance.now() - seenRunningAt < freshMs
     isFirst = false
-    const run = isFresh ? justRunning : await context.reader.read(record.flowRunId)
+    const run = isFresh ? justRunning : await context.reader.read(record.flowRunId, 'review', patienceFor(record))
     if (!run) {
       log.warn('the server does not know this flow run any more; nothing to report')
       return { done: undefined }
@@ -69,6 +71,12 @@ export async function deliver(
     if (outcome.kind === 'restore') return restoreFormerState(context, record, signal)
     return propose(context, record, outcome.proposal, log, signal)
   })
+}
+
+/** An engine that ends with 0 has nearly always reported by itself, so that nobody waits for what we find. */
+function patienceFor({ reports, ending }: RunRecord): number {
+  const isWell = ending?.kind === 'exit' && ending.exit.kind === 'exited' && ending.exit.statusCode === 0
+  return reports === 'engine' && isWell ? companyMs : 0
 }
 
 /** What the server said a moment ago, when it accepted RUNNING from us. */
@@ -131,13 +139,17 @@ async function restoreFormerState(
   const claimedAt = states.findLastIndex(state => state.state_details?.transition_id === record.transitionId)
   const former = states[claimedAt - 1]
   if (former) {
+    const { scheduled_time } = former.state_details
+    const built = buildState(former.type, {
+      name: former.name ?? undefined,
+      message: former.message ?? undefined,
+      transitionId: followUpId(record.transitionId, 'report'),
+    })
     const state: ProposedState = {
-      ...buildState(former.type, {
-        name: former.name ?? undefined,
-        message: former.message ?? undefined,
-        transitionId: followUpId(record.transitionId, 'report'),
-      }),
+      ...built,
       data: former.data ?? null,
+      // Without it the server would take "now" for the time of a run that waits for a later one.
+      state_details: { ...built.state_details, ...(scheduled_time === null ? {} : { scheduled_time }) },
     }
     const call = () => context.client.setFlowRunState(record.flowRunId, state, { force: true }, signal)
     await context.turns.take('report', call, signal)

@@ -22,8 +22,23 @@ export interface PollOptions {
   readonly prefetchSeconds: number
 }
 
+/** How many due runs a poll is made for. */
+export interface Appetite {
+  /** At most so many are taken. */
+  readonly wanted: number
+  /** With so many it is content; when a full page has fewer that can be started, it looks behind that page. */
+  readonly needed: number
+}
+
+export interface Due {
+  /** Earliest first. */
+  readonly runs: DueRun[]
+  /** There are more behind these. */
+  readonly mayHaveMore: boolean
+}
+
 /** The server refuses a larger page. */
-const largestPage = 200
+export const largestPage = 200
 /** Queues are looked up again after this: paused or not is only for the log, the server itself answers accordingly. */
 const queuesFreshMs = 60_000
 /** A run that was refused or given back is left alone for a while: it is most likely somebody else's by now. */
@@ -55,18 +70,21 @@ export class Poll {
   }
 
   /**
-   * At most `wanted` due runs, earliest first. `isKnown` tells which runs are in the journal already.
+   * Due runs of all queues. `isKnown` tells which runs are in the journal already.
    * Never throws for what the API answers: a queue that fails is complained about, the others go on.
    */
-  async due(wanted: number, isKnown: (flowRunId: string) => boolean, signal: AbortSignal): Promise<DueRun[]> {
+  async due(appetite: Appetite, isKnown: (flowRunId: string) => boolean, signal: AbortSignal): Promise<Due> {
     this.#forgetAvoided()
     await this.#refreshQueues(signal)
     const shared = new SharedReads()
     const due = new Map<string, FlowRun>()
+    let mayHaveMore = false
     for (const queue of this.#queues) {
       if (signal.aborted) break
       try {
-        for (const run of await this.#dueInQueue(queue, wanted, isKnown, signal)) due.set(run.id, run)
+        const found = await this.#dueInQueue(queue, appetite, isKnown, signal)
+        for (const run of found.runs) due.set(run.id, run)
+        mayHaveMore ||= found.isFull && found.runs.length > 0
         this.#complaints.settle(`queue ${queue.name}`, 'work queue answers again')
       } catch (error) {
         if (signal.aborted) break
@@ -76,18 +94,19 @@ export class Poll {
         })
       }
     }
-    return [...due.values()]
-      .sort((a, b) => scheduledAt(a) - scheduledAt(b))
-      .slice(0, wanted)
-      .map(run => ({ run, shared }))
+    const earliest = [...due.values()].sort((a, b) => scheduledAt(a) - scheduledAt(b)).slice(0, appetite.wanted)
+    return {
+      runs: earliest.map(run => ({ run, shared })),
+      mayHaveMore: mayHaveMore || due.size > earliest.length,
+    }
   }
 
   async #dueInQueue(
     queue: WorkQueue,
-    wanted: number,
+    { wanted, needed }: Appetite,
     isKnown: (flowRunId: string) => boolean,
     signal: AbortSignal,
-  ): Promise<FlowRun[]> {
+  ): Promise<{ runs: readonly FlowRun[]; isFull: boolean }> {
     const prefetchMs = this.#options.prefetchSeconds * 1000
     const scheduledBefore = new Date(this.#client.serverNow().getTime() + prefetchMs).toISOString()
     const isOurs = (run: FlowRun) => !isKnown(run.id) && !this.#avoided.has(run.id) && isStartable(run, queue)
@@ -96,17 +115,16 @@ export class Poll {
       const page = await this.#client.getRunsInWorkQueue(queue.id, { limit, scheduledBefore }, signal)
       if (page === undefined) {
         this.#queuesAt = Number.NEGATIVE_INFINITY // it was deleted; look it up (and create it) next time
-        return []
+        return { runs: [], isFull: false }
       }
       const ours = page.filter(isOurs)
+      const isFull = page.length >= limit
       this.#logger.debug({ work_queue: queue.name, due: page.length, startable: ours.length }, 'polled')
-      if (page.length < limit || ours.length >= wanted) return ours.slice(0, wanted)
+      if (!isFull || ours.length >= needed) return { runs: ours, isFull }
       if (limit === largestPage) {
         const blocked = page.filter(run => !isOurs(run)).map(run => run.id)
-        return [...ours, ...(await this.#dueBehind(queue, blocked, scheduledBefore, signal)).filter(isOurs)].slice(
-          0,
-          wanted,
-        )
+        const behind = await this.#dueBehind(queue, blocked, scheduledBefore, signal)
+        return { runs: [...ours, ...behind.filter(isOurs)], isFull }
       }
       limit = largestPage
     }

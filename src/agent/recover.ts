@@ -23,7 +23,7 @@ export async function recoverRecord(
   signal: AbortSignal,
 ): Promise<RunRecord | undefined> {
   return replay('recovery', context, signal, async () => {
-    const run = await context.reader.read(flowRunId)
+    const run = await context.reader.read(flowRunId, 'look')
     if (!run) return { done: undefined }
     const transitionId = await findOurClaim(context, identity, run, signal)
     if (!transitionId) return { done: undefined }

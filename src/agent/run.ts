@@ -2,10 +2,12 @@
 
 import type { Attempt } from '../infrastructure/infrastructure.ts'
 import type { Logger } from '../logger.ts'
+import type { FlowRun } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
-import type { SharedReads } from './assignment.ts'
+import { SharedReads } from './assignment.ts'
 import { attemptOf } from './identity.ts'
 import { replay } from './outbox.ts'
+import type { DueRun } from './poll.ts'
 import type { Ending, RunRecord, StopReason } from './record.ts'
 
 /** The run is not ours, or not ours any more: nothing is launched, nothing reported. */
@@ -30,12 +32,14 @@ export class Run {
   readonly log: Logger
   readonly #stopping = new AbortController()
   #record: RunRecord
+  #polled: FlowRun | undefined
   /** When the server last showed the run as running, on the monotonic clock. */
   seenRunningAt = Number.NEGATIVE_INFINITY
 
-  constructor(context: AgentContext, record: RunRecord, shared: SharedReads, detach: AbortSignal) {
+  constructor(context: AgentContext, record: RunRecord, due: DueRun | undefined, detach: AbortSignal) {
     this.context = context
-    this.shared = shared
+    this.shared = due?.shared ?? new SharedReads()
+    this.#polled = due?.run
     this.detach = detach
     this.log = context.logger.child({ flow_run: record.flowRunName, flow_run_id: record.flowRunId })
     this.#record = record
@@ -44,6 +48,13 @@ export class Run {
 
   get record(): RunRecord {
     return this.#record
+  }
+
+  /** The run as the poll showed it; undefined for one of an earlier life. Given once, for its parameters may be large. */
+  takePolled(): FlowRun | undefined {
+    const polled = this.#polled
+    this.#polled = undefined
+    return polled
   }
 
   get id(): string {

@@ -3,22 +3,30 @@
 
 import type { Scope } from '../async/scope.ts'
 import type { AgentContext } from './agent-context.ts'
-import type { SharedReads } from './assignment.ts'
 import { Lifecycle } from './lifecycle.ts'
+import type { DueRun } from './poll.ts'
 import { holdsSlot, type RunRecord } from './record.ts'
+
+/**
+ * Claims go before reports; but whoever waits for a run's end must not wait for as long as new ones come. From here on
+ * nothing is claimed until reports have been taken.
+ */
+const mostUnreported = 500
 
 export class Slots {
   readonly #lives = new Map<string, Lifecycle>()
   /** Runs that nobody here may touch: taken over by a later release, being recovered, or left after an internal error. */
   readonly #barred = new Set<string>()
-  readonly #limit: number
+  readonly limit: number
 
   constructor(limit: number) {
-    this.#limit = limit
+    this.limit = limit
   }
 
   get free(): number {
-    return Math.max(0, this.#limit - this.held)
+    const { held } = this
+    const unreported = this.#lives.size - held
+    return Math.max(0, Math.min(this.limit - held, mostUnreported - unreported))
   }
 
   get held(): number {
@@ -50,8 +58,8 @@ export class Slots {
   }
 
   /** Carries the run on from its record until it is forgotten or the detach signal lets go of it. */
-  follow(record: RunRecord, shared: SharedReads, context: AgentContext, scope: Scope, detach: AbortSignal): void {
-    const life = new Lifecycle(context, record, shared, detach)
+  follow(record: RunRecord, due: DueRun | undefined, context: AgentContext, scope: Scope, detach: AbortSignal): void {
+    const life = new Lifecycle(context, record, due, detach)
     this.#lives.set(record.flowRunId, life)
     scope.spawn(async () => {
       try {

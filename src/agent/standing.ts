@@ -1,6 +1,6 @@
 // PURE: what the server shows of a run that we have claimed -> may it still be launched?
 
-import type { FlowRun } from '../prefect/types.ts'
+import type { FlowRun, State } from '../prefect/types.ts'
 import { followUpId } from './identity.ts'
 import type { RunRecord } from './record.ts'
 
@@ -23,6 +23,21 @@ export function judgeStanding(record: RunRecord, run: FlowRun | undefined): Stan
   if (run.state_type === 'RUNNING' && transitionId === followUpId(record.transitionId, 'running')) return 'ours-running'
   if (run.state_type !== 'PENDING' || transitionId !== record.transitionId) return 'lost'
   return wasRunSince(record, run) ? 'stale' : 'ours'
+}
+
+/**
+ * The polled run as the claim has left it, when the claim's answer proves that nothing had happened to it since the poll;
+ * undefined when it does not, and the run must be looked at.
+ *
+ * The server itself copies the scheduled time of the state that a claim replaces into the accepted one, in the same
+ * transaction, and only if that state was SCHEDULED (CopyScheduledTime in server/orchestration/core_policy.py, 2.x and
+ * 3.x). A run that was run meanwhile has no such time, or, when it waits for a retry, a later one. So the same time says
+ * what a look would say, and of the very moment of the claim instead of one after it.
+ */
+export function readUntouched(polled: FlowRun, claimed: State): FlowRun | undefined {
+  const due = polled.state?.type === 'SCHEDULED' ? polled.state.state_details.scheduled_time : null
+  if (due === null || claimed.type !== 'PENDING' || claimed.state_details.scheduled_time !== due) return undefined
+  return { ...polled, state: claimed, state_type: claimed.type, state_name: claimed.name }
 }
 
 /**

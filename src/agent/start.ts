@@ -23,12 +23,16 @@ import { NotLaunched, NotOurs, type Run, stopped } from './run.ts'
 import { judgeStanding } from './standing.ts'
 import { giveBackDelaysSeconds } from './trouble.ts'
 
-/** Returns once the run's infrastructure exists and its handle is on disk. Throws NotLaunched or NotOurs. */
-export async function start(run: Run): Promise<void> {
+/**
+ * Returns once the run's infrastructure exists and its handle is on disk. Throws NotLaunched or NotOurs.
+ * `proved` is the run if its claim was seen to be good a moment ago, which saves the look.
+ */
+export async function start(run: Run, proved: FlowRun | undefined): Promise<void> {
   // What the last life was about to start may have been started.
   if (run.record.step === 'submitting' && (await adopt(run))) return
   try {
-    const flowRun = await confirm(run)
+    const flowRun = proved ?? (await confirm(run))
+    run.pass('confirmed')
     const launch = await prepare(run, flowRun)
     run.pass('prepared')
     await submit(run, launch, flowRun.state_type === 'RUNNING')
@@ -50,8 +54,7 @@ async function adopt(run: Run): Promise<boolean> {
 
 /** Looks at the run once more before anything is started; RUNNING is what an earlier life of ours has proposed. */
 async function confirm(run: Run): Promise<FlowRun> {
-  const flowRun = await run.context.reader.read(run.id)
-  run.pass('confirmed')
+  const flowRun = await run.context.reader.read(run.id, 'look')
   const standing = judgeStanding(run.record, flowRun)
   if (flowRun && (standing === 'ours' || standing === 'ours-running')) return flowRun
   if (standing === 'stale') {

@@ -4,8 +4,8 @@
 import PQueue from 'p-queue'
 import { ApiError } from '../prefect/errors.ts'
 
-/** What a call is for; the larger number goes first. */
-export const urgency = { note: 0, report: 1, claim: 2, look: 3, launch: 4 } as const
+/** What a call is for; the larger number goes first. A review goes behind reports, so that none of these grows old. */
+export const urgency = { note: 0, review: 1, report: 2, claim: 3, look: 4, launch: 5 } as const
 export type Urgency = keyof typeof urgency
 
 /** More than this at once gains nothing even on a server with PostgreSQL; see docs/performance.md. */

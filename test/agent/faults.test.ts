@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:f
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { buildState } from '../../src/prefect/states.ts'
+import { buildScheduled, buildState } from '../../src/prefect/states.ts'
 import { type Fault, startChaosProxy } from '../support/chaos-proxy.ts'
 import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
@@ -40,21 +40,41 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     }
   }
 
-  test('puts the former state back when a run was run by somebody else between poll and claim', async () => {
+  const message = 'by another agent'
+  const scheduledTime = new Date(Date.now() + 3_600_000).toISOString()
+  const lasts = {
+    'was run': buildState('COMPLETED', { message }),
+    'was run, and made to wait for a retry,': buildScheduled({ message, name: 'AwaitingRetry', scheduledTime }),
+  }
+  for (const [what, last] of Object.entries(lasts)) {
+    test(`puts the former state back when a run ${what} by somebody else between poll and claim`, async () => {
+      await using proxy = await startChaosProxy(server.apiUrl)
+      await using stage = await openStage(server.apiUrl)
+      const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+      proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
+      await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+      await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
+      for (const state of [buildState('PENDING'), buildState('RUNNING'), last]) {
+        await stage.client.setFlowRunState(run.id, state, {}, never)
+      }
+      await until(() => agent.output.includes('putting its former state back'))
+      await stage.waitFor(run.id, [last.type])
+      await delay(1_500)
+      const { state } = await stage.readRun(run.id)
+      assert.deepEqual([state?.type, state?.name, state?.message], [last.type, last.name, message], agent.output)
+      assert.equal(stage.starts(run.id), 0, agent.output)
+    })
+  }
+
+  test('reads no run anew whose claim was answered in time', async () => {
     await using proxy = await startChaosProxy(server.apiUrl)
     await using stage = await openStage(server.apiUrl)
     const run = await stage.run(await stage.deployCommand({ script: 'true' }))
-    proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
-    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
-    await until(() => proxy.count(setState) === 1)
-    for (const type of ['PENDING', 'RUNNING', 'COMPLETED'] as const) {
-      await stage.client.setFlowRunState(run.id, buildState(type, { message: 'by another agent' }), {}, never)
-    }
-    await until(() => agent.output.includes('putting its former state back'))
-    const done = await stage.waitFor(run.id, over)
-    assert.equal(done.state?.message, 'by another agent', agent.output)
-    await delay(1_500)
-    assert.equal(stage.starts(run.id), 0)
+    // So slow that it looks at its runs once, before it has any.
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl, queryIntervalSeconds: 60 })
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 30_000 })
+    const looks = proxy.count('GET /flow_runs/{id}') + proxy.count('POST /flow_runs/filter')
+    assert.equal(looks, 0, agent.output)
   })
 
   test('keeps a report through an outage and a restart, and delivers it when the API is back', async () => {

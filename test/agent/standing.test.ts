@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import * as v from 'valibot'
+import { readUntouched } from '../../src/agent/standing.ts'
+import { FlowRun, State, type StateType } from '../../src/prefect/types.ts'
+
+const id = '11111111-1111-4111-8111-111111111111'
+const due = '2026-11-24T10:00:00.123456+00:00'
+
+function state(type: StateType, scheduled_time: string | null): State {
+  const details = { transition_id: id, scheduled_time }
+  return v.parse(State, { type, name: type, timestamp: due, state_details: details })
+}
+
+function polled(now: State | null): FlowRun {
+  return v.parse(FlowRun, { id, name: 'r', flow_id: id, state: now, state_type: now?.type, state_name: now?.name })
+}
+
+describe('the answer to a claim', () => {
+  test('proves a run untouched when the server has copied the time that the poll has shown', () => {
+    const run = readUntouched(polled(state('SCHEDULED', due)), state('PENDING', due))
+    assert.deepEqual([run?.id, run?.state_type, run?.state], [id, 'PENDING', state('PENDING', due)])
+  })
+
+  const doubtful: readonly [string, State | null, State][] = [
+    ['replaced a state that was not scheduled', state('SCHEDULED', due), state('PENDING', null)],
+    ['replaced a later retry', state('SCHEDULED', due), state('PENDING', '2026-11-24T10:00:00.123457+00:00')],
+    ['has no time, as the poll had none', state('SCHEDULED', null), state('PENDING', null)],
+    ['shows another state', state('SCHEDULED', due), state('RUNNING', due)],
+    ['follows a poll that showed another state', state('PENDING', due), state('PENDING', due)],
+    ['follows a poll that showed no state', null, state('PENDING', due)],
+  ]
+  for (const [what, before, claimed] of doubtful) {
+    test(`proves nothing when it ${what}`, () => assert.equal(readUntouched(polled(before), claimed), undefined))
+  }
+})
