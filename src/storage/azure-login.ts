@@ -1,6 +1,6 @@
 // How requests to Azure Blob Storage prove who sends them.
 
-import { createHmac } from 'node:crypto'
+import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { AzureLogin } from './azure-settings.ts'
 import { askToken, BearerToken, type Token, type TokenRequest } from './bearer-token.ts'
@@ -33,7 +33,7 @@ export function openLogin(login: AzureLogin, http: HttpClient, environment: Stor
     case 'shared access signature':
       return () => Promise.resolve({ headers: {}, query: login.query })
     case 'shared key': {
-      const key = Buffer.from(login.key, 'base64')
+      const key = createSecretKey(Buffer.from(login.key, 'base64'))
       return request =>
         Promise.resolve({
           headers: { authorization: `SharedKey ${login.account}:${sign(request, login.account, key)}` },
@@ -53,7 +53,7 @@ function bearer(ask: (signal: AbortSignal) => Promise<Token>): Authorize {
 }
 
 /** Microsoft's "Authorize with Shared Key", version 2015-02-21 and later: eleven standard headers, of which we send one. */
-function sign({ method, path, query, headers }: AzureRequest, account: string, key: Buffer): string {
+function sign({ method, path, query, headers }: AzureRequest, account: string, key: KeyObject): string {
   const { 'content-length': length = '', ...own } = headers
   const canonicalHeaders = Object.entries(own)
     .toSorted(([a], [b]) => (a < b ? -1 : 1))

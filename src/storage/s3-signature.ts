@@ -1,7 +1,7 @@
 // Signs S3 requests with AWS Signature Version 4, as its documentation says ("Authenticating Requests: Using the
 // Authorization Header"). Of our own because the SDK's request pipeline costs more than the request.
 
-import { createHmac, hash } from 'node:crypto'
+import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 
 export interface S3Keys {
   readonly accessKeyId: string
@@ -59,14 +59,15 @@ interface KeyScope {
   readonly service: string
 }
 
-let lastKey: { readonly secret: string; readonly scope: string; readonly key: Buffer } | undefined
+let lastKey: { readonly secret: string; readonly scope: string; readonly key: KeyObject } | undefined
 
-/** Four hashes that change once a day. */
-function signingKey(secret: string, { day, region, service }: KeyScope): Buffer {
+/** Four hashes that change once a day. As an object: given as bytes, each signature would cost three times as much. */
+function signingKey(secret: string, { day, region, service }: KeyScope): KeyObject {
   const scope = `${day}/${region}/${service}`
   if (lastKey?.secret === secret && lastKey.scope === scope) return lastKey.key
-  let key = Buffer.from(`AWS4${secret}`)
-  for (const part of [day, region, service, 'aws4_request']) key = createHmac('sha256', key).update(part).digest()
+  let bytes = Buffer.from(`AWS4${secret}`)
+  for (const part of [day, region, service, 'aws4_request']) bytes = createHmac('sha256', bytes).update(part).digest()
+  const key = createSecretKey(bytes)
   lastKey = { secret, scope, key }
   return key
 }
