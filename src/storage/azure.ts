@@ -115,7 +115,8 @@ class AzureFolder implements FileSource, Target {
     const { status, body } = response
     const isSame = file.validator === undefined || bareTag(response.header('etag')) === file.validator
     if ((status === 200 || status === 206) && isSame) {
-      return { offset: status === 206 ? offset : 0, stream: body, bytes: () => body.bytes() }
+      const validator = response.header('etag') || undefined
+      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
     }
     if (status === 200 || status === 206) {
       body.cancel()

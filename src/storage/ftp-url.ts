@@ -2,9 +2,11 @@
 
 import { once } from 'node:events'
 import { pipeline } from 'node:stream/promises'
+import type { FTPResponse } from 'basic-ftp'
 import * as v from 'valibot'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
+import { EachOnce } from './each-once.ts'
 import { readList, readMlsd } from './ftp-listing.ts'
 import { FtpPool } from './ftp-pool.ts'
 import { type FtpPlace, type FtpSession, ftpError, type Transfer } from './ftp-session.ts'
@@ -69,7 +71,7 @@ class FtpFolder implements FileSource, Target {
   readonly #top: string
   readonly #pool: FtpPool
   readonly #meter: StorageContext['meter']
-  readonly #made = new Map<string, Promise<void>>()
+  readonly #folders = new EachOnce()
 
   constructor(place: FtpPlace, folder: string, context: StorageContext) {
     this.#top = folder === '' ? '' : `/${folder}`
@@ -89,9 +91,11 @@ class FtpFolder implements FileSource, Target {
     return { offset, stream: this.#drain(session, transfer) }
   }
 
-  read(path: string, signal: AbortSignal): Promise<Content> {
+  async read(path: string, signal: AbortSignal): Promise<Content> {
     const ref = `${this.#top}/${path}`
-    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+    const modified = await this.#ask(`MDTM ${ref}`, signal)
+    const content = await this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+    return { ...content, validator: modified.code === 213 ? modified.message : undefined }
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
@@ -153,13 +157,12 @@ class FtpFolder implements FileSource, Target {
 
   async #readFolder(path: string, signal: AbortSignal): Promise<readonly Entry[]> {
     const at = path === '' ? this.#top : `${this.#top}/${path}`
-    const session = await this.#pool.take(signal)
-    const { hasMlsd } = session
-    // A server may list the file itself when it is no folder, or nothing at all.
-    const known = path === '' ? await session.command(`CWD ${at || '/'}`).catch(error => error) : undefined
-    this.#pool.release(session, !(known instanceof Error))
-    if (known instanceof Error) throw known
-    if (known && known.code >= 300) throw await this.#refuseTop(known.message, signal)
+    if (path === '') {
+      // A server may list the file itself when it is no folder, or nothing at all.
+      const known = await this.#ask(`CWD ${at || '/'}`, signal)
+      if (known.code >= 300) throw await this.#refuseTop(known.message, signal)
+    }
+    const hasMlsd = await this.#hasMlsd(signal)
     const text = await this.#gather(hasMlsd ? `MLSD ${at || '/'}` : `LIST -a ${at || '/'}`, signal)
     return hasMlsd ? readMlsd(text, path, at) : readList(text, path, at)
   }
@@ -172,29 +175,38 @@ class FtpFolder implements FileSource, Target {
   }
 
   async #refuseTop(words: string, signal: AbortSignal): Promise<Error> {
-    const session = await this.#pool.take(signal)
-    const size = await session.command(`SIZE ${this.#top}`).catch(() => undefined)
-    this.#pool.release(session, size !== undefined)
-    if (size?.code === 213) return new StorageError('It is a file, not a folder')
+    const size = await this.#ask(`SIZE ${this.#top}`, signal)
+    if (size.code === 213) return new StorageError('It is a file, not a folder')
     return new StorageError(`Listing it was refused (${words.trim()})`)
   }
 
   /** Each once; one that is there already is refused, which is fine: what is wrong is said when the file is written. */
   #makeFolder(folder: string, signal: AbortSignal): Promise<void> {
     if (folder === '') return Promise.resolve()
-    const known = this.#made.get(folder)
-    if (known) return known
-    const making = this.#makeOne(folder, signal)
-    this.#made.set(folder, making)
-    making.catch(() => this.#made.delete(folder))
-    return making
+    return this.#folders.do(folder, () => this.#makeOne(folder, signal))
   }
 
   async #makeOne(folder: string, signal: AbortSignal): Promise<void> {
     await this.#makeFolder(folder.slice(0, folder.lastIndexOf('/')), signal)
+    await this.#ask(`MKD ${folder}`, signal)
+  }
+
+  async #hasMlsd(signal: AbortSignal): Promise<boolean> {
     const session = await this.#pool.take(signal)
-    const answer = await session.command(`MKD ${folder}`).catch((error: Error) => error)
-    this.#pool.release(session, !(answer instanceof Error))
-    if (answer instanceof Error) throw answer
+    this.#pool.release(session, true)
+    return session.hasMlsd
+  }
+
+  /** A command without data, and what the server says to it. */
+  async #ask(command: string, signal: AbortSignal): Promise<FTPResponse> {
+    const session = await this.#pool.take(signal)
+    let sound = false
+    try {
+      const answer = await session.command(command)
+      sound = true
+      return answer
+    } finally {
+      this.#pool.release(session, sound)
+    }
   }
 }

@@ -146,7 +146,8 @@ class GcsFolder implements FileSource, Target {
       throw new ChangedError(`"${file.path}" has changed`)
     }
     if (status === 200 || status === 206) {
-      return { offset: status === 206 ? offset : 0, stream: body, bytes: () => body.bytes() }
+      const validator = response.header('x-goog-generation') || response.header('etag') || undefined
+      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
     }
     const error = await refuse(`Reading "${file.path}"`, response)
     throw status === 404 || status === 412 || status === 416 ? new ChangedError(error.message) : error

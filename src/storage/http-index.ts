@@ -13,12 +13,13 @@ import {
   openHeaders,
   readContent,
   refuseHttp,
+  sizeAndValidator,
   takeLogin,
 } from './http-login.ts'
 import { unescapeXml } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
-import type { Content, Entry, FileEntry, FileSource, Remote } from './source.ts'
+import type { Content, Entry, FileEntry, FileSource, Remote, Target } from './source.ts'
 import { StorageError } from './storage.ts'
 import { walkFolders } from './walk-remote.ts'
 
@@ -59,7 +60,8 @@ export function openHttpUrl(
     login: loginOf(request.auth) ?? loginOf(client?.auth) ?? own,
     insecure: request.ssl === false,
   }
-  return { folder: from => new HttpFolder(place, joinBelow(path.join('/'), from), context) }
+  const open = (from: string | undefined) => new HttpFolder(place, joinBelow(path.join('/'), from), context)
+  return { folder: open, target: open }
 }
 
 function loginOf(auth: v.InferOutput<typeof Auth>): BasicLogin | undefined {
@@ -67,7 +69,7 @@ function loginOf(auth: v.InferOutput<typeof Auth>): BasicLogin | undefined {
   return Array.isArray(auth) ? basicLogin(auth[0], auth[1]) : basicLogin(auth.login, auth.password)
 }
 
-class HttpFolder implements FileSource {
+class HttpFolder implements FileSource, Target {
   readonly kind = 'files'
   readonly connections = connections
   readonly place: string
@@ -97,6 +99,15 @@ class HttpFolder implements FileSource {
 
   async open(file: FileEntry, offset: number, signal: AbortSignal): Promise<Content> {
     return readContent(file, offset, await this.#send('GET', file.ref, signal, openHeaders(file, offset)))
+  }
+
+  read(path: string, signal: AbortSignal): Promise<Content> {
+    const ref = `${this.#top}${path.split('/').map(encodeURIComponent).join('/')}`
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+  }
+
+  write(): Promise<never> {
+    return Promise.reject(new StorageError('A web server can only be read from'))
   }
 
   close(): Promise<void> {
@@ -144,14 +155,6 @@ class HttpFolder implements FileSource {
     await response.body.bytes()
     if (response.status === 200) throw new StorageError('It is a file, not a folder')
   }
-}
-
-export function sizeAndValidator(response: HttpResponse): { size: number | undefined; validator: string | undefined } {
-  const length = response.header('content-length')
-  const size = length === '' ? undefined : Number(length)
-  const modified = response.header('last-modified')
-  const etag = response.header('etag')
-  return { size, validator: etag || (modified && `${modified}/${length}`) || undefined }
 }
 
 interface Link {

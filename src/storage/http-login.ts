@@ -60,7 +60,8 @@ export function openHeaders({ validator }: FileEntry, offset: number): Readonly<
 export async function readContent(file: FileEntry, offset: number, response: HttpResponse): Promise<Content> {
   const { status, body } = response
   if (status === 200 || status === 206) {
-    return { offset: status === 206 ? offset : 0, stream: body, bytes: () => body.bytes() }
+    const { validator } = sizeAndValidator(response)
+    return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
   }
   const error = await refuseHttp(`Reading "${file.path}"`, response)
   throw [404, 410, 412, 416].includes(status) ? new ChangedError(error.message) : error
@@ -73,4 +74,12 @@ export function refuseHttp(what: string, response: HttpResponse): Promise<Error>
     response,
     body => elementText(body, 'title') || (body.length < 300 ? body.replace(/<[^>]*>/g, '').trim() : ''),
   )
+}
+
+export function sizeAndValidator(response: HttpResponse): { size: number | undefined; validator: string | undefined } {
+  const length = response.header('content-length')
+  const size = length === '' ? undefined : Number(length)
+  const modified = response.header('last-modified')
+  const etag = response.header('etag')
+  return { size, validator: etag || (modified && `${modified}/${length}`) || undefined }
 }

@@ -91,7 +91,8 @@ class S3Folder implements FileSource, Target {
     const response = await this.#client.send({ method: 'GET', key: file.ref, headers }, signal)
     const { status, body } = response
     if (status === 200 || status === 206) {
-      return { offset: status === 206 ? offset : 0, stream: body, bytes: () => body.bytes() }
+      const validator = response.header('etag') || undefined
+      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
     }
     const error = await this.#client.refuse(`Reading "${file.path}"`, response)
     throw status === 404 || status === 412 || status === 416 ? new ChangedError(error.message) : error

@@ -4,10 +4,11 @@
 
 import { posix } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import type { FileEntryWithStats, SFTPWrapper } from 'ssh2'
+import type { FileEntryWithStats, SFTPWrapper, Stats } from 'ssh2'
 import * as v from 'valibot'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
+import { EachOnce } from './each-once.ts'
 import { takeLogin } from './http-login.ts'
 import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
@@ -84,7 +85,7 @@ class SftpFolder implements FileSource, Target {
   readonly #top: string
   readonly #context: StorageContext
   #session: Promise<SshSession> | undefined
-  readonly #made = new Map<string, Promise<void>>()
+  readonly #folders = new EachOnce()
 
   constructor(place: SshPlace, top: string, context: StorageContext) {
     this.#place = place
@@ -105,9 +106,12 @@ class SftpFolder implements FileSource, Target {
     return { offset, stream: readAhead(sftp, handle, file, offset, signal) }
   }
 
-  read(path: string, signal: AbortSignal): Promise<Content> {
+  async read(path: string, signal: AbortSignal): Promise<Content> {
     const ref = posix.join(this.#top, path)
-    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+    const sftp = await this.#connect(signal)
+    const { size, mtime } = await ask<Stats>(`Looking at "${path}"`, done => sftp.stat(ref, done))
+    const validator = `${mtime}/${size}`
+    return { ...(await this.open({ kind: 'file', path, size, validator, ref }, 0, signal)), validator }
   }
 
   /** Beside it and then over it by a rename, which only OpenSSH's extension does; elsewhere what is there goes first. */
@@ -185,16 +189,12 @@ class SftpFolder implements FileSource, Target {
   /** Each once; what is wrong with one is said when the file is written. */
   #makeFolder(sftp: SFTPWrapper, folder: string): Promise<void> {
     if (folder === '/') return Promise.resolve()
-    const known = this.#made.get(folder)
-    if (known) return known
-    const making = this.#makeFolder(sftp, posix.dirname(folder)).then(() =>
-      tell('', done => sftp.mkdir(folder, done)).catch(error => {
+    return this.#folders.do(folder, async () => {
+      await this.#makeFolder(sftp, posix.dirname(folder))
+      await tell('', done => sftp.mkdir(folder, done)).catch(error => {
         if (!(error instanceof StorageError)) throw error
-      }),
-    )
-    this.#made.set(folder, making)
-    making.catch(() => this.#made.delete(folder))
-    return making
+      })
+    })
   }
 }
 

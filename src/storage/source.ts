@@ -136,6 +136,8 @@ export interface Content {
   readonly offset: number
   /** May be used once. Fails when the connection is cut. */
   readonly stream: AsyncIterable<Uint8Array>
+  /** Names this state of the file where the server says it along with the content; for archives, which are one file. */
+  readonly validator?: string | undefined
   /** The whole of it at once, if the driver can do that cheaper than by the stream; used for small files. */
   readonly bytes?: () => Promise<Uint8Array>
 }

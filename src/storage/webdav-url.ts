@@ -1,9 +1,11 @@
 // `webdav://` in a `remote-file-system` block, with the settings of webdav4, which Python's fsspec uses for it.
 
+import { dirname } from 'node:path/posix'
 import * as v from 'valibot'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
-import { HttpClient, type HttpResponse } from './http.ts'
+import { EachOnce } from './each-once.ts'
+import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
 import {
   type BasicLogin,
   basicHeader,
@@ -17,7 +19,7 @@ import {
 import { unescapeXml } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
-import type { Content, Entry, FileEntry, FileSource, Remote } from './source.ts'
+import type { Content, Entry, FileEntry, FileSource, Remote, Target, Upload } from './source.ts'
 import { StorageError } from './storage.ts'
 import { encodePath } from './url-encoding.ts'
 import { walkFolders } from './walk-remote.ts'
@@ -59,13 +61,14 @@ export function openWebdavUrl(
     verify: verify ?? undefined,
   }
   const base = base_url ? rest : inside.join('/')
-  return { folder: from => new WebdavFolder(place, joinBelow(base, from), context) }
+  const open = (from: string | undefined) => new WebdavFolder(place, joinBelow(base, from), context)
+  return { folder: open, target: open }
 }
 
 const query =
   '<?xml version="1.0"?><d:propfind xmlns:d="DAV:"><d:prop><d:resourcetype/><d:getcontentlength/><d:getlastmodified/><d:getetag/></d:prop></d:propfind>'
 
-class WebdavFolder implements FileSource {
+class WebdavFolder implements FileSource, Target {
   readonly kind = 'files'
   readonly connections = connections
   readonly place: string
@@ -75,6 +78,7 @@ class WebdavFolder implements FileSource {
   /** Decoded, with the server's root, no slash at the ends. */
   readonly #top: string
   readonly #http: HttpClient
+  readonly #folders = new EachOnce()
 
   constructor(place: WebdavPlace, folder: string, context: StorageContext) {
     this.#place = place
@@ -94,8 +98,37 @@ class WebdavFolder implements FileSource {
     return readContent(file, offset, await this.#send('GET', file.ref, signal, openHeaders(file, offset)))
   }
 
+  read(path: string, signal: AbortSignal): Promise<Content> {
+    const ref = this.#pathOf(path)
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+  }
+
+  async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
+    const target = this.#pathOf(path)
+    await this.#makeFolder(dirname(target), signal)
+    const headers = { 'content-type': 'application/octet-stream', 'content-length': String(upload.size) }
+    const response = await this.#send('PUT', target, signal, headers, await upload.open())
+    if (response.status < 200 || response.status > 299) throw await refuseHttp(`Writing "${path}"`, response)
+    await response.body.bytes()
+  }
+
   close(): Promise<void> {
     return this.#http.close()
+  }
+
+  #pathOf(path: string): string {
+    return `/${encodePath([this.#top, path].filter(part => part !== '').join('/'))}`
+  }
+
+  /** One that is there already is refused with 405, which is fine; so may be one above the server's root. */
+  #makeFolder(folder: string, signal: AbortSignal): Promise<void> {
+    if (folder === '/' || this.#place.root === decodeURIComponent(folder.slice(1))) return Promise.resolve()
+    return this.#folders.do(folder, async () => {
+      await this.#makeFolder(dirname(folder), signal)
+      const response = await this.#send('MKCOL', `${folder}/`, signal, {})
+      if (response.status >= 500) throw await refuseHttp(`Making the folder "${folder}"`, response)
+      await response.body.bytes()
+    })
   }
 
   #send(
@@ -103,7 +136,7 @@ class WebdavFolder implements FileSource {
     path: string,
     signal: AbortSignal,
     headers: Readonly<Record<string, string>>,
-    body?: string,
+    body?: HttpRequest['body'],
   ): Promise<HttpResponse> {
     const { origin, login } = this.#place
     const all = { ...basicHeader(login), ...this.#place.headers, ...headers }

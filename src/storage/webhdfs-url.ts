@@ -9,10 +9,20 @@ import { type BasicLogin, basicHeader, basicLogin, caFileOf, readContent, takeLo
 import { refusal } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
-import type { Content, Entry, FileEntry, FileSource, Remote } from './source.ts'
+import {
+  type Content,
+  type Entry,
+  type FileEntry,
+  type FileSource,
+  type Remote,
+  type Target,
+  TransientError,
+  type Upload,
+} from './source.ts'
 import { StorageError } from './storage.ts'
 import { encodePath } from './url-encoding.ts'
 import { walkFolders } from './walk-remote.ts'
+import { type HdfsTrust, putFile } from './webhdfs-upload.ts'
 
 const connections = 16
 
@@ -64,7 +74,8 @@ export function openWebhdfsUrl(
     dataProxy: fields.data_proxy ?? {},
     verify: fields.session_verify ?? undefined,
   }
-  return { folder: from => new HdfsFolder(place, joinBelow(path.join('/'), from), context) }
+  const open = (from: string | undefined) => new HdfsFolder(place, joinBelow(path.join('/'), from), context)
+  return { folder: open, target: open }
 }
 
 const Listing = v.looseObject({
@@ -81,7 +92,9 @@ const Listing = v.looseObject({
   }),
 })
 
-class HdfsFolder implements FileSource {
+const Status = v.looseObject({ FileStatus: v.looseObject({ length: v.number(), modificationTime: v.number() }) })
+
+class HdfsFolder implements FileSource, Target {
   readonly kind = 'files'
   readonly connections = connections
   readonly place: string
@@ -90,12 +103,14 @@ class HdfsFolder implements FileSource {
   readonly #place: HdfsPlace
   readonly #top: string
   readonly #http: HttpClient
+  readonly #trust: HdfsTrust
 
   constructor(place: HdfsPlace, folder: string, context: StorageContext) {
     this.#place = place
     this.#top = folder
     const caFile = typeof place.verify === 'string' ? place.verify : caFileOf(context)
-    this.#http = new HttpClient({ connections, caFile, insecure: place.verify === false }, context)
+    this.#trust = { caFile, insecure: place.verify === false }
+    this.#http = new HttpClient({ connections, ...this.#trust }, context)
     this.place = `WebHDFS folder /${folder} at ${place.origin}`
     this.credentials = describeLogin(place)
     this.identity = ['webhdfs', place, folder]
@@ -122,16 +137,45 @@ class HdfsFolder implements FileSource {
     return { offset, stream: response.body, bytes: () => response.body.bytes() }
   }
 
+  async read(path: string, signal: AbortSignal): Promise<Content> {
+    const ref = [this.#top, path].filter(part => part !== '').join('/')
+    const response = await this.#ask(ref, { op: 'GETFILESTATUS' }, signal)
+    if (response.status !== 200) throw await refuse(`Looking at "${path}"`, response)
+    const status = v.safeParse(Status, parseJson(await response.body.text()))
+    if (!status.success) throw new StorageError(`Looking at "${path}" was answered with something else than its status`)
+    const { length: size, modificationTime } = status.output.FileStatus
+    const validator = `${modificationTime}/${size}`
+    return { ...(await this.open({ kind: 'file', path, size, validator, ref }, 0, signal)), validator }
+  }
+
+  /** HDFS makes the folders that are missing. */
+  async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
+    const target = [this.#top, path].filter(part => part !== '').join('/')
+    const redirect = await this.#ask(target, { op: 'CREATE', overwrite: 'true' }, signal, 'PUT')
+    const location = redirect.header('location')
+    if (redirect.status !== 307 || location === '') throw await refuse(`Writing "${path}"`, redirect)
+    await redirect.body.bytes()
+    const { status, body } = await putFile(this.#reachable(location), upload, this.#trust, signal)
+    if (status === 201 || status === 200) return
+    const sentence = `Writing "${path}" was answered with ${status} (${wordsOf(body)})`
+    throw status >= 500 ? new TransientError(sentence) : new StorageError(sentence)
+  }
+
   close(): Promise<void> {
     return this.#http.close()
   }
 
-  #ask(path: string, parameters: Readonly<Record<string, string>>, signal: AbortSignal): Promise<HttpResponse> {
+  #ask(
+    path: string,
+    parameters: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+    method = 'GET',
+  ): Promise<HttpResponse> {
     const query = new URLSearchParams({ ...this.#place.identity, ...parameters })
     const where = path === '' ? '/' : `/${encodePath(path)}`
     return this.#http.send(
       {
-        method: 'GET',
+        method,
         origin: this.#place.origin,
         path: `/webhdfs/v1${where}?${query.toString()}`,
         headers: basicHeader(this.#place.login),
@@ -180,8 +224,10 @@ function describeLogin({ login, identity }: HdfsPlace): string {
 const Refusal = v.looseObject({ RemoteException: v.looseObject({ message: v.string() }) })
 
 function refuse(what: string, response: HttpResponse): Promise<Error> {
-  return refusal(what, response, body => {
-    const { success, output } = v.safeParse(Refusal, parseJson(body))
-    return success ? (output.RemoteException.message.split('\n')[0] ?? '') : ''
-  })
+  return refusal(what, response, wordsOf)
+}
+
+function wordsOf(body: string): string {
+  const { success, output } = v.safeParse(Refusal, parseJson(body))
+  return success ? (output.RemoteException.message.split('\n')[0] ?? '') : ''
 }

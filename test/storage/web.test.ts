@@ -86,6 +86,7 @@ testContract({
 testContract({
   ...contract,
   name: 'webdav://',
+  writes: true,
   requirement: 'webdav',
   secret: () => storageServer('webdav').password ?? '',
   open: () =>
@@ -97,6 +98,7 @@ testContract({
 testContract({
   ...contract,
   name: 'webhdfs://',
+  writes: true,
   requirement: 'webhdfs',
   checksCredentials: false,
   // Files are sent by the data node, past a proxy in front of the name node.
