@@ -1,11 +1,12 @@
 // Git repositories, by the system's own git: shallow, one revision, and one `ls-remote` when nothing has changed. What the
 // blocks, the pull steps and the fsspec protocols of git have in common.
 
-import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { readdir, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
 import type { FetchLimits, StorageContext } from './context.ts'
 import { Git } from './git-command.ts'
 import type { GitAddress } from './git-login.ts'
+import { liftFolder } from './lift-folder.ts'
 import { joinBelow } from './paths.ts'
 import type { Entry, Remote, TreeSource } from './source.ts'
 import { StorageError } from './storage.ts'
@@ -192,19 +193,7 @@ class GitSource implements TreeSource {
     await removeTree(join(to, '.git'))
     if (submodules) await removeSubmoduleLinks(to)
     if (folder === '') return
-    const aside = await mkdtemp(join(to, '.folder-'))
-    const inner = join(aside, 'inner')
-    await rename(join(to, folder), inner).catch(error => {
-      throw new StorageError('There is nothing below it', { cause: error })
-    })
-    for (const name of await readdir(to)) if (name !== basename(aside)) await removeTree(join(to, name))
-    if (keepsFolder) {
-      await mkdir(dirname(join(to, folder)), { recursive: true })
-      await rename(inner, join(to, folder))
-    } else {
-      for (const name of await readdir(inner)) await rename(join(inner, name), join(to, name))
-    }
-    await removeTree(aside)
+    await liftFolder(to, folder, keepsFolder)
   }
 }
 

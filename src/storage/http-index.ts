@@ -4,7 +4,7 @@
 import * as v from 'valibot'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
-import { HttpClient, type HttpResponse } from './http.ts'
+import { HttpClient } from './http.ts'
 import {
   type BasicLogin,
   basicHeader,

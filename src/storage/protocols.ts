@@ -25,6 +25,7 @@ const azure: () => Promise<OpenUrl> = async () => (await import('./azure-url.ts'
 const http: () => Promise<OpenUrl> = async () => (await import('./http-index.ts')).openHttpUrl
 const ftp: () => Promise<OpenUrl> = async () => (await import('./ftp-url.ts')).openFtpUrl
 const sftp: () => Promise<OpenUrl> = async () => (await import('./sftp-url.ts')).openSftpUrl
+const archive: () => Promise<OpenUrl> = async () => (await import('./archive-url.ts')).openArchiveUrl
 const gcs: () => Promise<OpenUrl> = async () => (await import('./gcs-url.ts')).openGcsUrl
 
 const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
@@ -40,6 +41,8 @@ const protocols: Readonly<Record<string, () => Promise<OpenUrl>>> = {
   ftps: ftp,
   http,
   https: http,
+  zip: archive,
+  tar: archive,
   sftp,
   ssh: sftp,
   smb: async () => (await import('./smb-url.ts')).openSmbUrl,

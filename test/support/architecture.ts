@@ -52,6 +52,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   tar: ['storage/', 'infrastructure/docker'],
   undici: ['prefect/', 'storage/http.ts', 'storage/undici-parts.d.ts'],
   valibot: [''],
+  yauzl: ['storage/archive'],
   yaml: ['commands/', 'config/'],
 }
 

@@ -1,0 +1,194 @@
+// `zip://` and `tar://` in a `remote-file-system` block: a folder in an archive that lies on any other storage, named by
+// fsspec's setting `fo` or by a chain: `zip://folder::s3://bucket/code.zip`.
+
+import { createReadStream, createWriteStream } from 'node:fs'
+import { mkdir, mkdtemp, stat } from 'node:fs/promises'
+import { basename, dirname, isAbsolute, join, posix } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import * as v from 'valibot'
+import { readFields } from './block-fields.ts'
+import type { FetchLimits, StorageContext } from './context.ts'
+import { liftFolder } from './lift-folder.ts'
+import { joinBelow } from './paths.ts'
+import { openUrl, type RemoteUrl } from './protocols.ts'
+import { ChangedError, type Content, type Remote, type Target, type TreeSource } from './source.ts'
+import { StorageError } from './storage.ts'
+import { removeTree } from './workspace.ts'
+
+const Options = v.nullish(v.record(v.string(), v.unknown()))
+const Settings = v.looseObject({
+  fo: v.nullish(v.string()),
+  target_protocol: v.nullish(v.string()),
+  target_options: Options,
+})
+
+type OpenFile = () => Promise<{
+  readonly target: Pick<Target, 'place' | 'credentials' | 'read' | 'close'>
+  readonly name: string
+}>
+
+export async function openArchiveUrl(
+  { protocol, rest }: RemoteUrl,
+  settings: Readonly<Record<string, unknown>>,
+  context: StorageContext,
+): Promise<Remote> {
+  const fields = readFields(`remote-file-system (${protocol})`, Settings, settings)
+  const [base = '', ...outer] = rest.split('::')
+  const file = fields.fo || outer.join('::')
+  if (!file) {
+    throw new StorageError(
+      `The block names no archive: give "fo", or write ${protocol}://folder::s3://bucket/code.${protocol}`,
+    )
+  }
+  const open = await openFile(file, fields, settings, context)
+  const { target, name } = await open()
+  await target.close()
+  const kind = protocol === 'zip' ? 'zip' : 'tar'
+  if (kind === 'tar' && /\.(bz2|tbz2?|xz|txz|lzma|zst)$/i.test(name)) {
+    throw new StorageError(`"${name}": of compressed tar files only those by gzip can be read`)
+  }
+  const identity = [protocol, file, settings]
+  return {
+    folder: from =>
+      new ArchiveFolder(
+        {
+          kind,
+          open,
+          name,
+          place: target.place,
+          credentials: target.credentials,
+          identity,
+          folder: joinBelow(base, from),
+        },
+        context,
+      ),
+  }
+}
+
+async function openFile(
+  file: string,
+  { target_protocol: protocol, target_options: options }: v.InferOutput<typeof Settings>,
+  settings: Readonly<Record<string, unknown>>,
+  context: StorageContext,
+): Promise<OpenFile> {
+  const [, scheme, inside = file] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(file) ?? []
+  const known = (scheme ?? protocol ?? 'file').toLowerCase()
+  if (known === 'file' || known === 'local') return async () => ({ target: localFile(inside), name: basename(inside) })
+  if (known === 'zip' || known === 'tar' || inside.includes('::'))
+    throw new StorageError('An archive in an archive is not supported')
+  // A chain of fsspec has the settings of each part under the name of its protocol.
+  const own = v.safeParse(Options, settings[known])
+  const name = posix.basename(inside)
+  const remote = await openUrl(
+    { protocol: known, rest: posix.dirname(inside) },
+    options ?? (own.success ? own.output : undefined) ?? {},
+    context,
+  )
+  const target = remote.target?.bind(remote)
+  if (!target) throw new StorageError(`A single file cannot be read by the protocol "${known}"`)
+  return async () => ({ target: target(undefined), name })
+}
+
+function localFile(path: string): Pick<Target, 'place' | 'credentials' | 'read' | 'close'> {
+  if (!isAbsolute(path))
+    throw new StorageError(`The path of the archive "${path}" is relative, and an agent has no folder of its own`)
+  return {
+    place: dirname(path),
+    credentials: 'rights of the agent',
+    async read() {
+      const { size, mtimeMs, ino } = await stat(path)
+      return { offset: 0, stream: createReadStream(path), validator: `${mtimeMs}/${size}/${ino}` }
+    },
+    close: () => Promise.resolve(),
+  }
+}
+
+interface ArchivePlace {
+  readonly kind: 'zip' | 'tar'
+  readonly open: OpenFile
+  readonly name: string
+  readonly place: string
+  readonly credentials: string
+  readonly identity: readonly unknown[]
+  readonly folder: string
+}
+
+class ArchiveFolder implements TreeSource {
+  readonly kind = 'tree'
+  readonly place: string
+  readonly credentials: string
+  readonly identity: readonly unknown[]
+  readonly #place: ArchivePlace
+  readonly #limits: FetchLimits
+
+  constructor(place: ArchivePlace, { limits }: StorageContext) {
+    this.#place = place
+    this.#limits = limits
+    this.place = `folder "${place.folder}" of the ${place.kind} file "${place.name}" in ${place.place}`
+    this.credentials = place.credentials
+    this.identity = [...place.identity, place.folder]
+  }
+
+  /** Asks for the file and lets go of it when the answer begins. */
+  async revision(signal: AbortSignal): Promise<string | undefined> {
+    return this.#read(signal, async content => {
+      // Begun, so that it ends: a body that nobody has looked at would keep its connection.
+      for await (const _ of content.stream) break
+      return content.validator
+    })
+  }
+
+  async fetchTree(revision: string | undefined, to: string, signal: AbortSignal): Promise<void> {
+    const aside = await mkdtemp(join(to, '.archive-'))
+    const archive = join(aside, 'archive')
+    const tree = join(to, 'tree')
+    await mkdir(tree)
+    await this.#read(signal, async content => {
+      if (revision !== undefined && content.validator !== revision) throw new ChangedError('The archive has changed')
+      await pipeline(limited(content, this.#limits), createWriteStream(archive, { flags: 'wx', mode: 0o600 }), {
+        signal,
+      })
+    })
+    const task = { archive, archiveSize: (await stat(archive)).size, to: tree, limits: this.#limits }
+    if (this.#place.kind === 'zip') await (await import('./archive-zip.ts')).unpackZip(task, signal)
+    else await (await import('./archive-tar.ts')).unpackTar(task, signal)
+    await removeTree(aside)
+    await this.#refuseFile(tree)
+    await liftFolder(to, posix.join('tree', this.#place.folder), false)
+  }
+
+  async close(): Promise<void> {
+    // Each reading closes what it has opened.
+  }
+
+  async #read<T>(signal: AbortSignal, use: (content: Content) => Promise<T>): Promise<T> {
+    const { target, name } = await this.#place.open()
+    try {
+      return await use(await target.read(name, signal))
+    } catch (error) {
+      // Not there: nobody has listed it, so there is nothing to list again.
+      throw error instanceof ChangedError && !error.message.startsWith('The archive')
+        ? new StorageError(error.message)
+        : error
+    } finally {
+      await target.close()
+    }
+  }
+
+  async #refuseFile(tree: string): Promise<void> {
+    const found = await stat(join(tree, this.#place.folder)).catch(() => undefined)
+    if (found && !found.isDirectory()) throw new StorageError('It is a file, not a folder')
+  }
+}
+
+/** A small archive is larger than what is in it. */
+const archiveBytes = 1024 * 1024
+
+async function* limited({ stream }: Content, { maxBytes }: FetchLimits): AsyncGenerator<Uint8Array> {
+  let bytes = 0
+  for await (const chunk of stream) {
+    bytes += chunk.length
+    if (bytes > maxBytes + archiveBytes) throw new StorageError(`It holds more than the limit of ${maxBytes} bytes`)
+    yield chunk
+  }
+}
