@@ -26,14 +26,18 @@ export class Tunnel {
 
   /** Path of the local socket, once the tunnel stands. Opens it again when it has broken. */
   async open(signal: AbortSignal): Promise<string> {
-    const known = await this.#opened
-    signal.throwIfAborted()
-    if (known && known.child.exitCode === null && known.child.signalCode === null) return known.socket
-    this.#opened = this.#start().catch(error => {
-      this.#opened = undefined
-      throw error
-    })
-    return (await this.#opened).socket
+    for (;;) {
+      // Those who come while it is being opened wait for the same one.
+      const opening = this.#opened ?? this.#start()
+      this.#opened = opening
+      const { child, socket } = await opening.catch(error => {
+        if (this.#opened === opening) this.#opened = undefined
+        throw error
+      })
+      signal.throwIfAborted()
+      if (child.exitCode === null && child.signalCode === null) return socket
+      if (this.#opened === opening) this.#opened = undefined
+    }
   }
 
   async close(): Promise<void> {
@@ -66,8 +70,9 @@ export class Tunnel {
       child.once('error', reject)
       child.once('exit', code => reject(new Error(words.trim() || `ssh ended with code ${code}`)))
     })
+    const enough = new AbortController()
     try {
-      await Promise.race([failed, waitForSocket(socket)])
+      await Promise.race([failed, waitForSocket(socket, enough.signal)])
     } catch (cause) {
       child.kill('SIGTERM')
       throw new EngineError(
@@ -75,6 +80,8 @@ export class Tunnel {
         `Could not reach the Docker engine at ssh://${destination}: ${messageOf(cause)}`,
         { cause },
       )
+    } finally {
+      enough.abort()
     }
     // Nothing waits for these any more, and they must not keep the agent alive.
     failed.catch(() => undefined)
@@ -90,8 +97,8 @@ interface Opened {
   readonly directory: string
 }
 
-async function waitForSocket(path: string): Promise<void> {
-  const signal = AbortSignal.timeout(connectMs)
+async function waitForSocket(path: string, stop: AbortSignal): Promise<void> {
+  const signal = AbortSignal.any([stop, AbortSignal.timeout(connectMs)])
   while (!signal.aborted) {
     const found = await stat(path).catch(() => undefined)
     if (found) return

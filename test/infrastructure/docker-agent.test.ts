@@ -30,7 +30,6 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
     const code = await writePythonFlow(stage)
     const block = await createBlock(stage, {
       image: prefectImage,
-      auto_remove: true,
       env: { RIGEL_FETCH: 'agent' },
     })
     const deployment = await stage.deploy({
@@ -151,7 +150,7 @@ async function carryOn(
   stage: Stage,
   begin: (deployment: Deployment) => { readonly agent: AgentProcess },
 ): Promise<FlowRun> {
-  const deployment = await deployCommand(stage, 'echo working; sleep 1', { auto_remove: true })
+  const deployment = await deployCommand(stage, 'echo working; sleep 1')
   const run = await stage.run(deployment)
   await using first = begin(deployment).agent
   assert.equal(await first.ended(), 'SIGKILL', first.output)
@@ -206,7 +205,7 @@ async function createBlock(stage: Stage, data: object): Promise<string> {
       is_anonymous: true,
       block_type_id: type.id,
       block_schema_id: schema.id,
-      data: { type: 'docker-container', ...data },
+      data: { type: 'docker-container', auto_remove: true, ...data },
     },
     never,
   )

@@ -2,60 +2,19 @@
 // test loses its containers.
 
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
-import { join } from 'node:path'
-import process from 'node:process'
 import test from 'node:test'
-import { promisify } from 'node:util'
 import { needs } from '../support/requires.ts'
-import { type DockerSubject, makeDockerSubject, unstopped } from './docker-subject.ts'
+import { OwnEngine } from './docker-engine.ts'
+import { unstopped } from './docker-subject.ts'
 
-const run = promisify(execFile)
-const engines = join(import.meta.dirname, '../support/engines')
-
-class FragileEngine implements AsyncDisposable {
-  readonly host: string
-  readonly #environment: NodeJS.ProcessEnv
-
-  static async start(flags: string): Promise<FragileEngine> {
-    const environment = {
-      ...process.env,
-      RIGEL_DOCKER_NAME: 'fragile',
-      RIGEL_DOCKER_SUBNET: '172.30.78',
-      // Rules of the firewall are shared with the other engine; runs of this one need no network.
-      RIGEL_DOCKER_FLAGS: `--iptables=false ${flags}`,
-    }
-    const { stdout } = await run(join(engines, 'docker.sh'), ['start'], { env: environment })
-    const host = /^DOCKER_HOST=(.*)$/m.exec(stdout)?.[1] ?? ''
-    await run(join(engines, 'images.sh'), ['docker', 'busybox'], { env: { ...environment, DOCKER_HOST: host } })
-    return new FragileEngine(host, environment)
-  }
-
-  private constructor(host: string, environment: NodeJS.ProcessEnv) {
-    this.host = host
-    this.#environment = environment
-  }
-
-  async do(verb: 'kill' | 'start' | 'stop'): Promise<void> {
-    await run(join(engines, 'docker.sh'), [verb], { env: this.#environment })
-  }
-
-  subject(): Promise<DockerSubject> {
-    return makeDockerSubject({ environment: { DOCKER_HOST: this.host }, host: this.host })
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.do('stop')
-  }
-}
-
+const own = { name: 'fragile', subnet: '172.30.90' }
 const options = { ...needs('docker', 'root'), timeout: 240_000 }
 
 test(
   'an engine that was killed and restarted: its runs are reported with that reason within 15 s',
   options,
   async t => {
-    await using engine = await FragileEngine.start('')
+    await using engine = await OwnEngine.start(own)
     await using subject = await engine.subject()
     const spec = await subject.spec('echo said; sleep 300')
     const handle = await subject.infrastructure.submit(spec, unstopped)
@@ -76,7 +35,7 @@ test(
 )
 
 test('with live-restore, runs go on under a restarted engine and end as they end', options, async () => {
-  await using engine = await FragileEngine.start('--live-restore')
+  await using engine = await OwnEngine.start({ ...own, flags: '--live-restore' })
   await using subject = await engine.subject()
   const lines: string[] = []
   const spec = await subject.spec('i=0; while [ $i -lt 12 ]; do echo line $i; i=$((i+1)); sleep 1; done; exit 8')

@@ -3,7 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface UntilOptions {
-  /** How long to wait before failing; default 10 000 ms, generous because test machines are busy. */
+  /** How long to wait before failing; default 30 000 ms, generous because test machines are busy. */
   readonly timeoutMs?: number
   /** Pause between two looks; default 20 ms. */
   readonly everyMs?: number
@@ -19,7 +19,7 @@ export async function until<T>(
   condition: () => T | Promise<T>,
   options: UntilOptions = {},
 ): Promise<NonNullable<Exclude<T, false>>> {
-  const { timeoutMs = 10_000, everyMs = 20, what = condition.toString() } = options
+  const { timeoutMs = 30_000, everyMs = 20, what = condition.toString() } = options
   const deadline = performance.now() + timeoutMs
   for (let last: unknown; ; await delay(everyMs)) {
     try {
