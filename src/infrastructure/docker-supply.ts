@@ -7,11 +7,15 @@ import type { Logger } from '../logger.ts'
 import type { DockerEngine } from './docker-engine.ts'
 import type { PulledImages } from './docker-images.ts'
 import { chooseLogin } from './docker-login.ts'
+import { patiently } from './docker-patience.ts'
 import type { Pulls } from './docker-pull.ts'
 import { defaultPullPolicy, parseReference } from './docker-reference.ts'
 import type { DockerSettings } from './docker-settings.ts'
 import { EngineError } from './docker-transport.ts'
 import { InfrastructureError } from './infrastructure.ts'
+
+/** How long an engine that does not say whether it has an image is asked again, in milliseconds. */
+const limitMs = 15_000
 
 export interface SupplyOptions {
   readonly engine: DockerEngine
@@ -60,7 +64,8 @@ export class ImageSupply {
   /** In doubt it was there: then it is not ours, and never removed. */
   async #isThere(engine: DockerEngine, image: string, signal: AbortSignal): Promise<boolean> {
     try {
-      return (await engine.inspectImage(image, signal)) !== undefined
+      const { logger } = this.#options
+      return (await patiently(() => engine.inspectImage(image, signal), { logger, limitMs }, signal)) !== undefined
     } catch (error) {
       signal.throwIfAborted()
       if (!(error instanceof EngineError)) throw error
@@ -72,7 +77,7 @@ export class ImageSupply {
   async #note(image: string, signal: AbortSignal): Promise<void> {
     const { images, logger } = this.#options
     try {
-      await images.notePull(image, signal)
+      await patiently(() => images.notePull(image, signal), { logger, limitMs }, signal)
     } catch (error) {
       signal.throwIfAborted()
       if (!(error instanceof EngineError)) throw error

@@ -1,7 +1,9 @@
 // The real agent, a real Prefect 2.20.25 server and real containers: flows, commands, kills at every call, cancellation.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
+import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import process from 'node:process'
 import { after, before, describe, test } from 'node:test'
@@ -92,6 +94,18 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
     assert.equal(done.state_type, 'CANCELLED', agent.output)
   })
 
+  test('a run that is cancelled while its image is being pulled is Cancelled, and no container is made', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using registry = await startSilentRegistry()
+    await using agent = startAgent(stage)
+    const run = await stage.run(await deployCommand(stage, 'true', { image: `127.0.0.1:${registry.port}/team/flow:1` }))
+    await until(() => registry.isAsked(), { timeoutMs: 60_000 })
+    await stage.client.setFlowRunState(run.id, buildState('CANCELLING'), {}, never)
+    const done = await stage.waitFor(run.id, over, 30_000)
+    assert.equal(done.state_type, 'CANCELLED', agent.output)
+    assert.equal(stage.starts(run.id), 0)
+  })
+
   for (const point of killPoints) {
     test(`an agent that is killed at "${point}" has its container carried on exactly once by the next one`, async () => {
       await using stage = await openStage(server.apiUrl)
@@ -121,6 +135,24 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
     }
   }
 })
+
+/** Accepts connections and never says a word. */
+async function startSilentRegistry() {
+  const sockets = new Set<Socket>()
+  const server = createServer(socket => void sockets.add(socket.on('error', () => undefined)))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  return {
+    port: typeof address === 'object' && address !== null ? address.port : 0,
+    isAsked: () => sockets.size > 0,
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
 
 /** A folder with a flow `hello(n)` and a file that it reads. */
 async function writePythonFlow(stage: Stage): Promise<string> {

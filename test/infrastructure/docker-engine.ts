@@ -16,24 +16,27 @@ export interface OwnEngineOptions {
   readonly subnet: string
   /** Further flags for dockerd. */
   readonly flags?: string
+  /** Where its data lie, instead of where all engines of the tests do; it then starts without an image. */
+  readonly home?: string
 }
 
 export class OwnEngine implements AsyncDisposable {
   readonly host: string
   readonly #environment: NodeJS.ProcessEnv
 
-  static async start({ name, subnet, flags = '' }: OwnEngineOptions): Promise<OwnEngine> {
+  static async start({ name, subnet, flags = '', home }: OwnEngineOptions): Promise<OwnEngine> {
     const environment = {
       ...process.env,
       RIGEL_DOCKER_NAME: name,
       RIGEL_DOCKER_SUBNET: subnet,
+      ...(home === undefined ? {} : { RIGEL_ENGINES: home }),
       // Rules of the firewall are shared with the other engine; runs of this one need no network.
       RIGEL_DOCKER_FLAGS: `--iptables=false ${flags}`,
     }
     const { stdout } = await run(join(engines, 'docker.sh'), ['start'], { env: environment })
     const host = /^DOCKER_HOST=(.*)$/m.exec(stdout)?.[1] ?? ''
     const copy = 'docker -H "$1" save "$3" | docker -H "$2" load -q'
-    await run('sh', ['-c', copy, 'sh', dockerHost, host, busybox])
+    if (home === undefined) await run('sh', ['-c', copy, 'sh', dockerHost, host, busybox])
     return new OwnEngine(host, environment)
   }
 

@@ -2,21 +2,33 @@
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { createServer as createSocketServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import test, { after, before } from 'node:test'
 import { promisify } from 'node:util'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
+import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
+import { OwnEngine } from './docker-engine.ts'
 import { hasImage, pushImage, removeImage, tagImage } from './docker-image.ts'
 import { DockerProxy } from './docker-proxy.ts'
-import { busybox, type DockerSubject, makeDockerSubject, type SubjectOptions, unstopped } from './docker-subject.ts'
+import {
+  busybox,
+  type DockerSubject,
+  dockerHost,
+  makeDockerSubject,
+  type SubjectOptions,
+  unstopped,
+} from './docker-subject.ts'
 
 const run = promisify(execFile)
-const registryScript = join(import.meta.dirname, '../support/engines/registry.sh')
+const engines = join(import.meta.dirname, '../support/engines')
+const registryScript = join(engines, 'registry.sh')
 // The registry of the tests is installed from Debian's packages.
 const needed = needs('docker', 'root')
 const options = { ...needed, timeout: 120_000 }
@@ -265,3 +277,40 @@ test('an image that somebody has replaced since it was pulled is not removed', o
   assert.deepEqual(await subject.infrastructure.collect(request, unstopped), [])
   assert.equal(await hasImage(pulled()), true)
 })
+
+test('an image for which the engine has no room blames the host, with the reason', options, async () => {
+  await using directory = await makeDirectory()
+  const home = join(directory.path, 'e')
+  // The engine's data lie on a small disk of memory; the image is one layer of noise that does not fit.
+  await mkdir(join(home, 'full', 'data'), { recursive: true })
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'none', join(home, 'full', 'data')])
+  const big = `${registry.host}/team/big:${process.pid}`
+  try {
+    await pushNoise(directory.path, big, 64)
+    await using engine = await OwnEngine.start({ name: 'full', subnet: '172.30.92', home })
+    await using subject = await makeDockerSubject({
+      environment: { DOCKER_HOST: engine.host },
+      host: engine.host,
+      settings: { image: big, ...login() },
+    })
+    const error: unknown = await subject.infrastructure.submit(await subject.spec('true'), unstopped).catch(e => e)
+    assert.ok(error instanceof InfrastructureError, `instead: ${String(error)}`)
+    assert.match(error.message, /Could not pull image .*no space left on device/)
+    assert.equal(error.blame, 'host')
+  } finally {
+    // Where the engine came so far, its stop has done so.
+    await run('umount', ['-l', join(home, 'full', 'data')]).catch(() => undefined)
+    await removeImage(big)
+  }
+})
+
+/** Makes an image of `mebibytes` that cannot be compressed, and pushes it. */
+async function pushNoise(folder: string, reference: string, mebibytes: number): Promise<void> {
+  await mkdir(join(folder, 'root'))
+  await writeFile(join(folder, 'root', 'noise'), randomBytes(mebibytes * 1_048_576))
+  await run('tar', ['-C', join(folder, 'root'), '-cf', join(folder, 'layer.tar'), '.'])
+  const archive = join(folder, 'image.tar')
+  await run(join(engines, 'images.sh'), ['pack', reference, archive, '{"Cmd":["sh"]}', join(folder, 'layer.tar')])
+  await run('docker', ['-H', dockerHost, 'load', '-q', '-i', archive])
+  await pushImage(reference, registry)
+}
