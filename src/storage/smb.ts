@@ -13,6 +13,7 @@ import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
 import { quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
 import { readListing } from './smb-listing.ts'
+import { placeOf, SmbTarget } from './smb-target.ts'
 import { ChangedError, type Entry, type FileEntry, type Remote, TransientError, type TreeSource } from './source.ts'
 import { StorageError } from './storage.ts'
 import { TreeNames } from './tree-names.ts'
@@ -64,7 +65,10 @@ export function openSmbShare(
 ): Remote {
   if (!/^[\w.:[\]-]+$/.test(share.host)) throw new StorageError('The name of the SMB host is not one')
   if (share.share === '' || /["\\/*?<>|:\n\r\0]/.test(share.share)) throw new StorageError('No SMB share is named')
-  return { folder: from => new SmbFolder(share, joinBelow(base, from), context) }
+  return {
+    folder: from => new SmbFolder(share, joinBelow(base, from), context),
+    target: to => new SmbTarget(share, joinBelow(base, to), context),
+  }
 }
 
 class SmbFolder implements TreeSource {
@@ -81,8 +85,9 @@ class SmbFolder implements TreeSource {
     this.#folder = folder
     this.#limits = context.limits
     this.#client = new SmbClient(share, context)
-    this.place = `SMB folder //${share.host}${share.port === undefined ? '' : `:${share.port}`}/${share.share}/${folder}`
-    this.credentials = share.username === undefined ? 'anonymous' : 'user and password of the block'
+    const { place, credentials } = placeOf(share, folder)
+    this.place = place
+    this.credentials = credentials
     this.identity = ['smb', share, folder]
   }
 

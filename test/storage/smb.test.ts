@@ -55,6 +55,7 @@ const contract: Omit<Contract, 'name' | 'open'> = {
   // One answer of a server holds up to 8 MiB of a file: what is smaller cannot arrive by halves.
   resumes: false,
   reuses: false,
+  writes: true,
 }
 
 const block = ({ host, port, share, folder, password }: SmbPlace): StorageBlock => ({
