@@ -22,7 +22,8 @@ export function renewPage(page: string): string {
 function buildSection({ path, args, doc, options = [], settings }: CommandRow): string {
   const rows = options.map(option => {
     const often = option.repeat ? ' May be given many times.' : ''
-    return `| \`${option.flags}\` | ${option.doc}${often} |`
+    const short = option.alias === undefined ? '' : `${option.alias}, `
+    return `| \`${short}${option.flags}\` | ${option.doc}${often} |`
   })
   const table = rows.length === 0 ? [] : ['', '| option | meaning |', '|---|---|', ...rows]
   const sections = settings.map(section => `\`[${section}]\``).join(', ')

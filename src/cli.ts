@@ -30,10 +30,17 @@ async function main(argv: readonly string[]): Promise<void> {
   }
   const program = buildProgram()
   try {
-    await program.parseAsync(argv, { from: 'user' })
+    await program.parseAsync(spellOut(argv), { from: 'user' })
   } catch (error) {
     process.exitCode = report(error, isDebugging(program))
   }
+}
+
+/** commander takes one letter after a dash; Prefect's command has some with two. */
+function spellOut(argv: readonly string[]): readonly string[] {
+  const row = commands.find(({ path }) => argv.join(' ').includes(path))
+  const aliases = new Map(row?.options?.map(({ alias, flags }) => [alias, /--[\w-]+/.exec(flags)?.[0]]))
+  return argv.map(word => aliases.get(word) ?? word)
 }
 
 function buildProgram(): Command {
@@ -66,8 +73,8 @@ function addCommand(program: Command, row: CommandRow): void {
   }
   const command = parent.command(name).description(row.doc).exitOverride()
   if (row.args) command.arguments(row.args)
-  for (const { flags, doc, repeat } of row.options ?? []) {
-    const option = new Option(flags, doc)
+  for (const { flags, doc, repeat, alias } of row.options ?? []) {
+    const option = new Option(flags, alias === undefined ? doc : `${doc} Short: ${alias}`)
     command.addOption(repeat ? option.argParser(collect) : option)
   }
   for (const setting of allSettings) {
@@ -81,8 +88,12 @@ function addCommand(program: Command, row: CommandRow): void {
 
 function describeGroup(word: string): string {
   return (
-    { config: 'The settings.', agent: 'The agent.', server: 'The embedded server.' }[word] ??
-    `Work with ${word.replace('-', ' ')}s.`
+    {
+      config: 'The settings.',
+      agent: 'The agent.',
+      server: 'The embedded server.',
+      cache: 'The cache of fetched code.',
+    }[word] ?? `Work with ${word.replace('-', ' ')}s.`
   )
 }
 

@@ -8,6 +8,7 @@ import { loadInfrastructure } from '../infrastructure/registry.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
 import { type Context, isPretty } from './context.ts'
+import { buildStorageContext } from './storage-context.ts'
 
 export interface AgentStart {
   readonly queues: readonly string[]
@@ -50,14 +51,7 @@ export function buildAgentOptions(
         fetch: storage.fetch,
       },
     },
-    storage: {
-      environment: config.environment,
-      home: config.environment.HOME ?? '/',
-      limits: { maxBytes: storage.maxBytes, maxFiles: storage.maxFiles, maxSeconds: storage.timeoutSeconds },
-      cacheDir: paths.cacheDir,
-      cacheLimits: { maxBytes: storage.cacheMaxBytes, maxAgeDays: storage.cacheMaxAgeDays },
-      logger,
-    },
+    storage: buildStorageContext(config, logger),
     output: {
       print: choosePrint(context),
       toApi: config.logging.toApiEnabled,

@@ -12,6 +12,8 @@ export interface OptionRow {
   readonly doc: string
   /** May be given many times. */
   readonly repeat?: boolean
+  /** A short form of two letters, as Prefect's command has them: `-sb`. */
+  readonly alias?: string
 }
 
 export interface CommandRow {
@@ -110,6 +112,39 @@ export const commands: readonly CommandRow[] = [
     run: async (context, call) => (await import('./deployment.ts')).applyDeployments(context, call),
   },
   {
+    path: 'deployment build',
+    args: '<entrypoint>',
+    doc: 'Write the deployment file of a flow in the current directory, and upload its code to a storage block.',
+    options: [
+      { flags: '-n, --name <name>', doc: 'Name of the deployment.' },
+      { flags: '-q, --work-queue <name>', doc: 'Work queue of its runs (default).' },
+      { flags: '-p, --pool <name>', doc: 'Work pool of its runs.' },
+      {
+        flags: '--storage-block <type/name/path>',
+        alias: '-sb',
+        doc: 'Where the code is uploaded to, and fetched from; the path may be left out.',
+      },
+      { flags: '--infra-block <type/name>', alias: '-ib', doc: 'What runs it; by default a process of the agent.' },
+      { flags: '--override <key=value>', doc: 'Overrides the infrastructure: env.LOG=1.', repeat: true },
+      { flags: '--path <path>', doc: 'Path in the storage, or a subdirectory of local code.' },
+      { flags: '--flow-name <name>', doc: "The flow's name; a Python flow says it itself." },
+      { flags: '--deployment-version <text>', doc: 'Version of the deployment; by default of the flow.' },
+      { flags: '--description <text>', doc: "Description; by default the flow's." },
+      { flags: '-t, --tag <tag>', doc: 'Tag of the deployment.', repeat: true },
+      { flags: '--param <key=value>', doc: 'A default parameter; the value is JSON or else a text.', repeat: true },
+      { flags: '--params <json>', doc: 'Default parameters as a JSON object; - reads it from standard input.' },
+      { flags: '--cron <line>', doc: 'Schedule as a cron line.' },
+      { flags: '--interval <seconds>', doc: 'Schedule as an interval.' },
+      { flags: '--rrule <rule>', doc: 'Schedule as a recurrence rule.' },
+      { flags: '--timezone <zone>', doc: 'Time zone of the schedule.' },
+      { flags: '--out <file>', doc: 'The deployment file (FUNCTION-deployment.yaml).' },
+      { flags: '--skip-upload', doc: 'Upload nothing.' },
+      { flags: '-a, --apply', doc: 'Register the deployment as well.' },
+    ],
+    settings: [...api, 'paths', 'storage', 'process'],
+    run: async (context, call) => (await import('./deployment-build.ts')).buildDeployment(context, call),
+  },
+  {
     path: 'deployment run',
     args: '<flow/deployment>',
     doc: 'Create a flow run of a deployment.',
@@ -138,6 +173,82 @@ export const commands: readonly CommandRow[] = [
     doc: 'Show a deployment.',
     settings: api,
     run: async (context, call) => (await import('./deployment.ts')).inspectDeployment(context, call),
+  },
+  {
+    path: 'fetch',
+    args: '<directory>',
+    doc: 'Fetch flow code as the agent does, into a directory that does not exist yet or is empty.',
+    options: [
+      { flags: '--deployment <flow/deployment>', doc: 'The code of this deployment.' },
+      { flags: '--block <type/name>', doc: 'What this storage block holds.' },
+      { flags: '--block-file <file>', doc: 'The same from a JSON file, without a server: block_type_slug and data.' },
+      { flags: '--steps-file <file>', doc: 'What these pull steps bring, a JSON list.' },
+      { flags: '--path <path>', doc: "A folder in there, in place of the deployment's path." },
+    ],
+    settings: [...api, 'paths', 'storage'],
+    run: async (context, call) => (await import('./fetch.ts')).fetchFolder(context, call),
+  },
+  {
+    path: 'block type ls',
+    doc: 'List the types of blocks that the server knows.',
+    settings: api,
+    run: async context => (await import('./block.ts')).listBlockTypes(context),
+  },
+  {
+    path: 'block create',
+    args: '<type>',
+    doc: "Create a block; its fields are checked against the type's schema.",
+    options: [
+      { flags: '--name <name>', doc: 'Its name: lower-case letters, digits and dashes.' },
+      { flags: '-f, --file <file>', doc: 'A JSON file with its fields; {"$ref": "type/name"} names another block.' },
+      {
+        flags: '--field <name=value>',
+        doc: 'One field, as JSON or text; name=@FILE takes it from a file, as secrets must be.',
+        repeat: true,
+      },
+      { flags: '--overwrite', doc: 'Replace the block of that name.' },
+    ],
+    settings: api,
+    run: async (context, call) => (await import('./block.ts')).createBlock(context, call),
+  },
+  {
+    path: 'block ls',
+    doc: 'List blocks.',
+    settings: api,
+    run: async context => (await import('./block.ts')).listBlocks(context),
+  },
+  {
+    path: 'block inspect',
+    args: '<type/name>',
+    doc: 'Show a block; secrets are masked.',
+    settings: api,
+    run: async (context, call) => (await import('./block.ts')).inspectBlock(context, call),
+  },
+  {
+    path: 'block delete',
+    args: '<type/name>',
+    doc: 'Delete a block.',
+    settings: api,
+    run: async (context, call) => (await import('./block.ts')).deleteBlock(context, call),
+  },
+  {
+    path: 'cache ls',
+    doc: 'List what is kept of fetched code.',
+    settings: ['paths', 'storage', 'logging'],
+    run: async context => (await import('./cache.ts')).listCache(context),
+  },
+  {
+    path: 'cache verify',
+    doc: 'Read all of the cache; what is damaged is removed, and the exit code is 1.',
+    settings: ['paths', 'storage', 'logging'],
+    run: async context => (await import('./cache.ts')).verifyCache(context),
+  },
+  {
+    path: 'cache prune',
+    doc: 'Bring the cache within its limits.',
+    options: [{ flags: '--all', doc: 'Empty it.' }],
+    settings: ['paths', 'storage', 'logging'],
+    run: async (context, call) => (await import('./cache.ts')).shrinkCache(context, call),
   },
   {
     path: 'work-queue create',

@@ -152,7 +152,7 @@ function buildBody(name: string, entry: Entry, path: string | null, where: strin
     version: entry.version ?? null,
     tags: entry.tags ?? [],
     parameters: entry.parameters ?? {},
-    parameter_openapi_schema: schema ?? { type: 'object', properties: {} },
+    parameter_openapi_schema: schema ? withoutNulls(schema) : { type: 'object', properties: {} },
     // 3.x would hold parameters against a schema that nobody has written.
     enforce_parameter_schema: entry.enforce_parameter_schema ?? false,
     work_queue_name: entry.work_queue_name ?? entry.queue ?? (entry.work_pool_name || entry.pool ? null : 'default'),
@@ -162,6 +162,11 @@ function buildBody(name: string, entry: Entry, path: string | null, where: strin
     ...(entry.pull_steps ? { pull_steps: entry.pull_steps } : {}),
     ...(paused === undefined ? {} : { paused }),
   }
+}
+
+/** Prefect 2 writes `required: null`, which is no JSON schema, and does not send it. */
+function withoutNulls(schema: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(schema).filter(([, value]) => value !== null))
 }
 
 /** `slug/name`, or the fields of a block as Prefect 2 writes them, with its marks in keys that begin with `_`. */

@@ -71,7 +71,7 @@ async function buildRun({ param, params, name, tag }: RunOptions): Promise<NewFl
 }
 
 /** `--params`: a JSON object, or `-` for one on standard input. */
-async function readParameters(given: string | undefined): Promise<Record<string, unknown>> {
+export async function readParameters(given: string | undefined): Promise<Record<string, unknown>> {
   if (given === undefined) return {}
   const json = given === '-' ? await readAll(process.stdin) : given
   const result = v.safeParse(v.pipe(v.string(), v.parseJson(), table), json)

@@ -205,6 +205,37 @@ export class PrefectClient implements AsyncDisposable {
     return await this.#find({ route, params: { slug, name }, query, schema: BlockDocument }, signal)
   }
 
+  /** With its secrets masked by the server. */
+  async readMaskedBlockDocumentByName(
+    slug: string,
+    name: string,
+    signal: AbortSignal,
+  ): Promise<BlockDocument | undefined> {
+    const route = 'GET /block_types/slug/{slug}/block_documents/name/{name}'
+    return await this.#find({ route, params: { slug, name }, schema: BlockDocument }, signal)
+  }
+
+  /** Those that have a name, secrets masked. */
+  async readNamedBlockDocuments(page: to.Page, signal: AbortSignal): Promise<BlockDocument[]> {
+    const body = { ...page, include_secrets: false, block_documents: { is_anonymous: { eq_: false } } }
+    return await this.#list({ route: 'POST /block_documents/filter', body, schema: BlockDocument }, signal)
+  }
+
+  async updateBlockDocument(id: string, document: to.BlockDocumentUpdate, signal: AbortSignal): Promise<void> {
+    const call = { route: 'PATCH /block_documents/{id}', params: { id }, body: document, schema: v.unknown() } as const
+    await this.#write(call, signal)
+  }
+
+  async deleteBlockDocument(id: string, signal: AbortSignal): Promise<void> {
+    await undefinedIfNotFound(
+      this.#write({ route: 'DELETE /block_documents/{id}', params: { id }, schema: v.unknown() }, signal),
+    )
+  }
+
+  async readBlockTypes(page: to.Page, signal: AbortSignal): Promise<BlockType[]> {
+    return await this.#list({ route: 'POST /block_types/filter', body: page, schema: BlockType }, signal)
+  }
+
   /** The answer has its secrets masked. Throws ApiError 409 when the name is taken. */
   async createBlockDocument(document: to.NewBlockDocument, signal: AbortSignal): Promise<BlockDocument> {
     return await this.#write({ route: 'POST /block_documents/', body: document, schema: BlockDocument }, signal)

@@ -126,6 +126,13 @@ export interface LogsFilter extends Page {
   readonly sort?: 'TIMESTAMP_ASC' | 'TIMESTAMP_DESC'
 }
 
+export interface BlockDocumentUpdate {
+  readonly block_schema_id?: string
+  readonly data?: Readonly<Record<string, unknown>>
+  /** False: what is not in `data` is removed. */
+  readonly merge_existing_data?: boolean
+}
+
 export interface NewBlockType {
   readonly name: string
   readonly slug: string

@@ -116,14 +116,27 @@ export const BlockDocument = v.object({
   block_type_id: v.nullish(uuid, null),
   block_schema_id: v.nullish(uuid, null),
   block_type: v.nullish(v.object({ name: text, slug: v.string() }), null),
-  block_schema: v.nullish(v.object({ block_type: v.nullish(v.object({ slug: v.string() }), null) }), null),
+  block_schema: v.nullish(
+    v.object({
+      block_type: v.nullish(v.object({ slug: v.string() }), null),
+      fields: v.optional(v.nullable(anyObject)),
+    }),
+    null,
+  ),
 })
 export type BlockDocument = v.InferOutput<typeof BlockDocument>
 
 export const BlockType = v.object({ id: uuid, name: v.string(), slug: v.string() })
 export type BlockType = v.InferOutput<typeof BlockType>
 
-export const BlockSchema = v.object({ id: uuid, checksum: text, block_type_id: v.nullish(uuid, null), version: text })
+export const BlockSchema = v.object({
+  id: uuid,
+  checksum: text,
+  block_type_id: v.nullish(uuid, null),
+  version: text,
+  /** A JSON schema, with words of Prefect's own. */
+  fields: v.nullish(anyObject, null),
+})
 export type BlockSchema = v.InferOutput<typeof BlockSchema>
 
 /** A text in Prefect 2, any JSON value in 3. */

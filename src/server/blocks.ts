@@ -2,6 +2,7 @@
 
 import { createHash, randomUUID } from 'node:crypto'
 import { BLOCK_TYPES } from './block-types.ts'
+import { INTEGRATION_BLOCK_TYPES } from './block-types-integrations.ts'
 import type { Database, Row, Sql } from './database.ts'
 import { refuse } from './refusal.ts'
 import { now } from './time.ts'
@@ -14,7 +15,7 @@ type Json = Readonly<Record<string, unknown>>
 /** Makes the types that every database has; does nothing where they are. */
 export function seedBlockTypes(database: Database): void {
   database.write(() => {
-    for (const seed of BLOCK_TYPES) {
+    for (const seed of [...BLOCK_TYPES, ...INTEGRATION_BLOCK_TYPES]) {
       if (readBlockType(database, 'slug', seed.slug)) continue
       const { slug, name, description } = seed
       const type = createBlockType(database, { slug, name, description, is_protected: true })

@@ -43,6 +43,7 @@ async function fromFiles(build: Build, source: FileSource, path: string, signal:
   const { snapshot, limits, meter } = build
   await using reuse = await Reuse.open(build.previous)
   await using writer = await TreeWriter.open(path)
+  meter.expected += snapshot.entries.filter(entry => entry.kind === 'file').length
   await download({ source, entries: snapshot.entries, writer, reuse, limits, meter }, signal)
   return writer.finish()
 }

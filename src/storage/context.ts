@@ -44,8 +44,10 @@ export interface Meter {
   bytes: number
   requests: number
   fromCache: boolean
+  /** Files that the source has; 0 until it has said. */
+  expected: number
 }
 
 export function makeMeter(): Meter {
-  return { files: 0, bytes: 0, requests: 0, fromCache: false }
+  return { files: 0, bytes: 0, requests: 0, fromCache: false, expected: 0 }
 }

@@ -4,7 +4,7 @@
 import type { StorageContext } from './context.ts'
 import { storageOf } from './fetch-source.ts'
 import type { Remote } from './source.ts'
-import { type Storage, StorageError, type WritableStorage } from './storage.ts'
+import { ReadOnlyError, type Storage, StorageError, type WritableStorage } from './storage.ts'
 import { writableStorageOf } from './write-storage.ts'
 
 /** What is read of a block document: its type's slug and its fields, secrets included. */
@@ -43,14 +43,14 @@ export async function openStorage(block: StorageBlock, context: StorageContext):
   return storageOf(await openRemote(block, context), context)
 }
 
-/** For block types that Prefect can write to. Throws a StorageError for the others, and as `openStorage` does. */
+/** For block types that Prefect can write to. Throws a ReadOnlyError for the others, and as `openStorage` does. */
 export async function openWritableStorage(block: StorageBlock, context: StorageContext): Promise<WritableStorage> {
   if (block.slug === 'local-file-system') {
     const { openLocalFileSystem } = await import('./local-file-system.ts')
     return openLocalFileSystem(block.data, context)
   }
   const remote = await openRemote(block, context)
-  if (!remote.target) throw new StorageError(`A storage block of type "${block.slug}" cannot be written to, only read`)
+  if (!remote.target) throw new ReadOnlyError(block.slug)
   return writableStorageOf(remote, remote.target.bind(remote), context)
 }
 

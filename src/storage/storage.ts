@@ -41,3 +41,11 @@ export class StorageError extends Error {
     this.blame = options.blame ?? 'run'
   }
 }
+
+/** The block's type has no way back: a git repository, a web site. */
+export class ReadOnlyError extends StorageError {
+  constructor(slug: string) {
+    super(`A storage block of type "${slug}" can only be read`)
+    this.name = 'ReadOnlyError'
+  }
+}

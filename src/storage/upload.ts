@@ -32,6 +32,7 @@ export async function uploadTree(task: UploadTask, signal: AbortSignal): Promise
   const { target } = task
   const plan = await planUpload(task)
   for (const { path, mode } of plan.folders) await target.makeFolder?.(path, mode)
+  task.meter.expected += plan.files.length
   const queue = plan.files.values()
   const scope = new Scope(signal)
   for (let at = 0; at < Math.min(target.connections, plan.files.length); at++) {

@@ -35,6 +35,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   '@aws-sdk/client-s3': ['storage/s3'],
   '@hono/node-server': ['server/'],
   '@kubernetes/client-node': ['infrastructure/kubernetes'],
+  ajv: ['commands/'],
   'basic-ftp': ['storage/ftp'],
   'cli-table3': ['commands/'],
   commander: ['cli.ts', 'commands/'],

@@ -1,0 +1,23 @@
+// Hides what may be secret in a block that is shown. The server masks what the type's schema calls a secret; free tables such
+// as `settings` of remote-file-system hold credentials that no schema speaks of.
+
+import { isTable } from '../config/settings-file.ts'
+
+const MASK = '********'
+const secretName = /secret|passw|token|key|credential|connection_string|signature|sas\b|auth/i
+
+/** The same with texts under telling names masked, and without passwords in addresses. */
+export function maskSecrets(data: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(data).map(([name, value]) => [name, mask(value, secretName.test(name))]))
+}
+
+function mask(value: unknown, isSecret: boolean): unknown {
+  if (Array.isArray(value)) return value.map(item => mask(item, isSecret))
+  if (isTable(value)) {
+    return Object.fromEntries(
+      Object.entries(value).map(([name, inner]) => [name, mask(inner, isSecret || secretName.test(name))]),
+    )
+  }
+  if (typeof value !== 'string' || value === '') return value
+  return isSecret ? MASK : value.replace(/(:\/\/)[^/@\s]*@/g, `$1${MASK}@`)
+}
