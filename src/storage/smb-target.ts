@@ -26,6 +26,12 @@ export function placeOf(share: SmbShare, folder: string): Pick<Target, 'place' |
   }
 }
 
+interface Waiting {
+  readonly command: string
+  readonly resolve: (said: string) => void
+  readonly reject: (error: unknown) => void
+}
+
 export class SmbTarget implements Target {
   readonly connections = 8 * largestBatch
   readonly place: string
@@ -33,11 +39,7 @@ export class SmbTarget implements Target {
   readonly #folder: string
   readonly #client: SmbClient
   readonly #folders = new EachOnce()
-  #waiting: {
-    readonly command: string
-    readonly resolve: (said: string) => void
-    readonly reject: (error: unknown) => void
-  }[] = []
+  #waiting: Waiting[] = []
   #temporary: Promise<string> | undefined
   #serial = 0
 
@@ -104,23 +106,20 @@ export class SmbTarget implements Target {
       const waiting = this.#waiting
       this.#waiting = []
       for (let at = 0; at < waiting.length; at += largestBatch) {
-        const batch = waiting.slice(at, at + largestBatch)
-        this.#client
-          .run(
-            batch.map(item => item.command),
-            signal,
-          )
-          .then(
-            said => {
-              for (const item of batch) item.resolve(said)
-            },
-            (error: unknown) => {
-              for (const item of batch) item.reject(error)
-            },
-          )
+        void this.#send(waiting.slice(at, at + largestBatch), signal)
       }
     }
     const said = await answer.promise
     return said.includes('NT_STATUS_') ? this.#client.run([command], signal) : said
+  }
+  /** Never rejects: each of the batch hears for itself. */
+  async #send(batch: readonly Waiting[], signal: AbortSignal): Promise<void> {
+    try {
+      const commands = batch.map(item => item.command)
+      const said = await this.#client.run(commands, signal)
+      for (const item of batch) item.resolve(said)
+    } catch (error) {
+      for (const item of batch) item.reject(error)
+    }
   }
 }
