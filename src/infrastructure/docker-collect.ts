@@ -7,6 +7,7 @@ import { label, labelVersion } from './docker-create.ts'
 import type { ContainerSummary, DockerEngine } from './docker-engine.ts'
 import { isRefusal } from './docker-transport.ts'
 import type { Collectable, CollectRequest, KeepRule } from './infrastructure.ts'
+import { chooseExcess } from './keep-rule.ts'
 
 /** Oldest first. Throws an EngineError when the engine does not answer. */
 export async function collectContainers(
@@ -63,18 +64,6 @@ async function readEnd(
   if (!info || info.State.Running) return undefined
   // A container that was never started ended in the year 1.
   return Math.max(Date.parse(info.State.FinishedAt) || 0, Created * 1000)
-}
-
-/** What is not among the newest `keep`, or ended too long ago; oldest first. */
-export function chooseExcess<Item extends { readonly endedAtMs: number }>(
-  items: readonly Item[],
-  { keep, maxAgeSeconds }: KeepRule,
-  nowMs: number,
-): readonly Item[] {
-  return items
-    .toSorted((one, other) => other.endedAtMs - one.endedAtMs)
-    .filter(({ endedAtMs }, index) => index >= keep || nowMs - endedAtMs > maxAgeSeconds * 1000)
-    .toReversed()
 }
 
 /** Never forced: what has been started again by hand meanwhile is refused. */

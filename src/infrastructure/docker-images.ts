@@ -8,10 +8,10 @@ import { readFile, rename, writeFile } from 'node:fs/promises'
 import * as v from 'valibot'
 import { describeError, errorCode } from '../errors.ts'
 import type { Logger } from '../logger.ts'
-import { chooseExcess } from './docker-collect.ts'
 import type { ContainerSummary, DockerEngine, ImageInfo } from './docker-engine.ts'
 import { isRefusal } from './docker-transport.ts'
 import type { Collectable, KeepRule } from './infrastructure.ts'
+import { chooseExcess } from './keep-rule.ts'
 
 /** A use is noted only when the last one noted is older, for a burst would otherwise write a file for each run. */
 const noteUseAfterMs = 600_000

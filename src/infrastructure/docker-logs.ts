@@ -10,9 +10,9 @@ import type { Logger } from '../logger.ts'
 import type { DockerEngine } from './docker-engine.ts'
 import { LineJoiner } from './docker-lines.ts'
 import { createLogReader, type LogMessage, type LogReader } from './docker-log-frames.ts'
-import { type LogPosition, logStart, PositionCounter, readPosition, writePosition } from './docker-log-position.ts'
 import { EngineError } from './docker-transport.ts'
 import type { OutputSink } from './infrastructure.ts'
+import { type LogPosition, logStart, PositionCounter, readPosition, writePosition } from './log-position.ts'
 
 /** Of the lines that are kept for the exit, see `Exited.outputTail`. */
 const tailLines = 20

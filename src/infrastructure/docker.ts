@@ -16,7 +16,6 @@ import { type Ended, EndWatch } from './docker-events.ts'
 import { readExit } from './docker-exit.ts'
 import { forgetGeneration, nextGeneration, readGeneration } from './docker-generation.ts'
 import { PulledImages } from './docker-images.ts'
-import { forgetPosition } from './docker-log-position.ts'
 import { LogShipper, readTail } from './docker-logs.ts'
 import { patiently } from './docker-patience.ts'
 import { Pulls } from './docker-pull.ts'
@@ -38,6 +37,7 @@ import type {
   RunSpec,
 } from './infrastructure.ts'
 import { InfrastructureError } from './infrastructure.ts'
+import { forgetPosition } from './log-position.ts'
 
 export interface DockerOptions {
   /** Holds one folder per run, 0700, on the disk of the journal, which makes and removes them. */
