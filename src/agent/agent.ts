@@ -14,7 +14,7 @@ import type { StorageContext } from '../storage/context.ts'
 import type { AgentContext, AgentSettings } from './agent-context.ts'
 import { Watch } from './cancellation.ts'
 import { Complaints } from './complaints.ts'
-import { drain } from './drain.ts'
+import { drain, type OnStop } from './drain.ts'
 import { type Identity, newTransitionId, readIdentity } from './identity.ts'
 import { Intake } from './intake.ts'
 import { Journal } from './journal.ts'
@@ -24,6 +24,7 @@ import { type DueRun, Poll, type PollOptions } from './poll.ts'
 import { RunReader } from './reader.ts'
 import { newRecord, type RunRecord } from './record.ts'
 import { findOrphans, recoverRecord } from './recover.ts'
+import { createReadSettings, type ReadSettings } from './run-settings.ts'
 import { Slots } from './slots.ts'
 import { HostTrouble } from './trouble.ts'
 import { Turns } from './turns.ts'
@@ -39,14 +40,18 @@ export interface AgentOptions {
   readonly storage: StorageContext
   readonly output: OutputOptions
   /** Loads the driver for a block type; `runsDirectory` is where each run has its folder. */
-  readonly loadInfrastructure: (type: string, runsDirectory: string) => Promise<Infrastructure>
+  readonly loadInfrastructure: (
+    type: string,
+    runsDirectory: string,
+    readSettings: ReadSettings,
+  ) => Promise<Infrastructure>
   /** Poll once, then drain and return. */
   readonly runOnce: boolean
   /** False: refuse to start while another agent holds the state folder. */
   readonly waitForLock: boolean
   readonly drainSeconds: number
-  /** What becomes of runs that are left after the drain. */
-  readonly onStop: 'detach' | 'kill'
+  /** What becomes of runs that are left after the drain; see `DrainOptions`. */
+  readonly onStop: OnStop
   /** Called when the agent has the state folder and has begun to poll. */
   readonly onReady?: (agent: Agent) => void
   /** Called before and after each step of a run. */
@@ -124,6 +129,8 @@ export class Agent {
     const signal = this.#detach.signal
     const turns = new Turns()
     const complaints = new Complaints(logger)
+    const reader = new RunReader(client, turns, signal)
+    const readSettings = createReadSettings(client, reader)
     this.#options = options
     this.#journal = journal
     this.#lock = lock
@@ -134,7 +141,7 @@ export class Agent {
     this.#context = {
       client,
       turns,
-      reader: new RunReader(client, turns, signal),
+      reader,
       journal,
       trouble: new HostTrouble(journal, logger),
       output: new OutputRelay(client, turns, options.output, logger, signal),
@@ -142,7 +149,7 @@ export class Agent {
       storage: options.storage,
       settings,
       logger,
-      infrastructure: type => options.loadInfrastructure(type, journal.runsDirectory),
+      infrastructure: type => options.loadInfrastructure(type, journal.runsDirectory, readSettings),
       isResumed: flowRunId => this.#resumed.has(flowRunId),
       avoid: flowRunId => this.#poll.avoid(flowRunId),
       changed: () => this.#wake.ring(),

@@ -4,8 +4,15 @@
 import { hostname } from 'node:os'
 import { Wake } from '../async/wake.ts'
 import type { Logger } from '../logger.ts'
+import type { Lifecycle } from './lifecycle.ts'
 import type { StateLock } from './lock.ts'
 import type { Slots } from './slots.ts'
+
+/**
+ * `kill-own` ends what would end with the agent unseen, where it cannot detach: its processes. Containers and Jobs live
+ * outside of its own and are let go of.
+ */
+export type OnStop = 'detach' | 'kill' | 'kill-own'
 
 export interface DrainOptions {
   readonly slots: Slots
@@ -14,7 +21,7 @@ export interface DrainOptions {
   /** How long to wait for runs to end, in seconds. */
   readonly drainSeconds: number
   /** What becomes of those that are left. */
-  readonly onStop: 'detach' | 'kill'
+  readonly onStop: OnStop
   readonly cancelGraceSeconds: number
   /** The API answers: it makes sense to wait for reports. */
   readonly canReport: () => boolean
@@ -33,7 +40,16 @@ export async function drain(options: DrainOptions, kill: AbortSignal): Promise<v
     logger.info({ runs: slots.held }, 'another agent waits for this state folder; letting go of the runs')
   else if (onStop === 'detach' && !kill.aborted) {
     logger.info({ runs: slots.held }, 'letting go of the runs; the next agent takes them over')
-  } else await endAll(options)
+  } else if (onStop === 'kill-own' && !kill.aborted) await endOwn(options)
+  else await endAll(options, slots.lives)
+}
+
+async function endOwn(options: DrainOptions): Promise<void> {
+  const { slots, logger } = options
+  const own = slots.lives.filter(({ record }) => record.infrastructureType === 'process')
+  const others = slots.lives.length - own.length
+  if (others > 0) logger.info({ runs: others }, 'letting go of containers and Jobs; the next agent takes them over')
+  if (own.length > 0) await endAll(options, own)
 }
 
 async function waitForRuns(options: DrainOptions, kill: AbortSignal): Promise<'successor' | 'over'> {
@@ -48,24 +64,30 @@ async function waitForRuns(options: DrainOptions, kill: AbortSignal): Promise<'s
       logger.info({ runs, unreported: slots.unreported }, drainPhrase(onStop))
       said = runs
     }
-    if (onStop === 'detach' && lock.hasSuccessor()) return 'successor'
+    if (onStop !== 'kill' && lock.hasSuccessor() && mayLetGo(options)) return 'successor'
     if (runs === 0 && !options.canReport()) return 'over'
     await pause.wait(lookEveryMs, kill)
   }
   return 'over'
 }
 
-function drainPhrase(onStop: 'detach' | 'kill'): string {
+/** Nothing here ends with the agent. */
+function mayLetGo({ slots, onStop }: DrainOptions): boolean {
+  return onStop === 'detach' || slots.lives.every(({ record }) => record.infrastructureType !== 'process')
+}
+
+function drainPhrase(onStop: OnStop): string {
   return onStop === 'detach'
     ? 'stopping: waiting for runs to end, then letting go of them; the next signal ends them'
     : 'stopping: waiting for runs to end; the next signal ends them'
 }
 
-async function endAll({ slots, logger, cancelGraceSeconds }: DrainOptions): Promise<void> {
-  logger.warn({ runs: slots.held }, 'ending the runs that are left; the next signal ends this process at once')
-  for (const life of slots.lives) life.requestStop('agent-stopped')
+async function endAll({ slots, logger, cancelGraceSeconds }: DrainOptions, lives: readonly Lifecycle[]): Promise<void> {
+  logger.warn({ runs: lives.length }, 'ending the runs that are left; the next signal ends this process at once')
+  for (const life of lives) life.requestStop('agent-stopped')
   const deadline = performance.now() + cancelGraceSeconds * 1000 + lastReportsMs
   const never = new AbortController().signal
   const pause = new Wake()
-  while (slots.lives.length > 0 && performance.now() < deadline) await pause.wait(lookEveryMs, never)
+  const isLeft = () => slots.lives.some(life => lives.includes(life))
+  while (isLeft() && performance.now() < deadline) await pause.wait(lookEveryMs, never)
 }

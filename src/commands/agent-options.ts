@@ -88,7 +88,7 @@ export function readCleanupRules({ cleanup }: Config): CleanupRules {
 
 function openInfrastructure(config: Config, logger: Logger): AgentOptions['loadInfrastructure'] {
   let context: Parameters<typeof loadInfrastructure>[1] | undefined
-  return (type, runsDirectory) => {
+  return (type, runsDirectory, readSettings) => {
     context ??= {
       runsDirectory,
       logger,
@@ -96,6 +96,7 @@ function openInfrastructure(config: Config, logger: Logger): AgentOptions['loadI
       environment: config.inheritedEnvironment,
       inheritEnv: 'all',
       cleanup: readCleanupRules(config),
+      readSettings,
     }
     return loadInfrastructure(type, context)
   }

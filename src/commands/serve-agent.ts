@@ -1,6 +1,7 @@
 // An agent in service: says at start what it found, answers /live and /ready, keeps the service manager informed.
 
 import { runAgent } from '../agent/agent.ts'
+import type { OnStop } from '../agent/drain.ts'
 import { decideDetach, readHostFacts } from '../agent/host.ts'
 import { readPythonFacts } from '../agent/python.ts'
 import { Service } from '../agent/service.ts'
@@ -36,7 +37,7 @@ export async function serveAgent(
 }
 
 /** What becomes of runs when the agent stops: as configured, but never letting go where that would end them unseen. */
-async function decideOnStop(context: Context, logger: Logger, signal: AbortSignal): Promise<'detach' | 'kill'> {
+async function decideOnStop(context: Context, logger: Logger, signal: AbortSignal): Promise<OnStop> {
   const { onStop } = context.config.agent
   const isTerminal = context.stdout.isTTY === true
   if (onStop === 'kill' || (onStop === 'auto' && isTerminal)) return 'kill'
@@ -46,9 +47,9 @@ async function decideOnStop(context: Context, logger: Logger, signal: AbortSigna
   const fields = { reason: decision.reason }
   logger.warn(
     fields,
-    'this agent cannot let go of its runs; when it stops it drains, then ends what is left and reports it',
+    'this agent cannot let go of its processes; when it stops it drains, then ends what is left of them and reports it',
   )
-  return 'kill'
+  return 'kill-own'
 }
 
 async function describeServer(client: PrefectClient, logger: Logger, signal: AbortSignal): Promise<void> {

@@ -16,6 +16,11 @@ export interface InfrastructureContext {
   readonly inheritEnv: 'all' | readonly string[]
   /** What drivers clear away by themselves as runs end; undefined: nothing. */
   readonly cleanup?: CleanupRules | undefined
+  /** Reads a run's block again, for runs of an earlier life; undefined when there is none any more. */
+  readonly readSettings?: (
+    flowRunId: string,
+    signal: AbortSignal,
+  ) => Promise<Readonly<Record<string, unknown>> | undefined>
 }
 
 type Loader = (context: InfrastructureContext) => Promise<Infrastructure>
@@ -29,6 +34,16 @@ const loaders: Readonly<Record<string, Loader>> = {
     const { createDockerInfrastructure } = await import('./docker.ts')
     const child = logger.child({ infrastructure: 'docker-container' })
     return createDockerInfrastructure({ runsDirectory, logger: child, environment, cleanup })
+  },
+  'kubernetes-job': async ({ runsDirectory, logger, environment, readSettings }) => {
+    const { createKubernetesInfrastructure } = await import('./kubernetes.ts')
+    const child = logger.child({ infrastructure: 'kubernetes-job' })
+    return createKubernetesInfrastructure({
+      runsDirectory,
+      logger: child,
+      environment,
+      ...(readSettings ? { readSettings } : {}),
+    })
   },
 }
 

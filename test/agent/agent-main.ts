@@ -57,8 +57,8 @@ await runAgent(
       logger,
     },
     output: { print: line => void process.stdout.write(`${line}\n`), toApi: true },
-    loadInfrastructure: (type, runsDirectory) => {
-      const known = drivers.get(type) ?? { ...context, runsDirectory }
+    loadInfrastructure: (type, runsDirectory, readSettings) => {
+      const known = drivers.get(type) ?? { ...context, runsDirectory, readSettings }
       drivers.set(type, known)
       return loadInfrastructure(type, known)
     },

@@ -48,6 +48,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   'node:sqlite': ['server/', 'agent/lock.ts'],
   'p-queue': ['agent/'],
   pino: ['logger.ts'],
+  rfc6902: ['infrastructure/kubernetes'],
   'smol-toml': ['config/'],
   ssh2: ['storage/sftp'],
   tar: ['storage/', 'infrastructure/docker'],

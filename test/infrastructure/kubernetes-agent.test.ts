@@ -1,0 +1,272 @@
+// The real agent, a real Prefect 2.20.25 server and real pods: flows, commands, kills at every call, cancellation.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { chmod, mkdir, writeFile } from 'node:fs/promises'
+import { connect, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import process from 'node:process'
+import { after, before, describe, test } from 'node:test'
+import * as v from 'valibot'
+import type { ClusterClient } from '../../src/infrastructure/kubernetes-client.ts'
+import { buildState } from '../../src/prefect/states.ts'
+import type { Deployment } from '../../src/prefect/types.ts'
+import { killPoints } from '../agent/kill-points.ts'
+import { type AgentPlan, AgentProcess, never, openStage, type Stage } from '../agent/stage.ts'
+import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
+import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
+import { KubernetesProxy } from './kubernetes-proxy.ts'
+import { busybox, kubeconfig, makeNamespace, openClient } from './kubernetes-subject.ts'
+
+const List = v.object({ items: v.array(v.unknown()) })
+const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
+const options = { ...needs('prefect2', 'kubernetes'), timeout: 1_500_000, concurrency: 3 }
+
+describe('an agent with Jobs', options, () => {
+  let server: PrefectServer
+  let client: ClusterClient
+  let namespace: string
+  let bridge: Bridge
+  before(async () => {
+    server = await startPrefectServer('prefect2')
+    client = openClient()
+    namespace = await makeNamespace(client)
+    bridge = await Bridge.open(new URL(server.apiUrl))
+  })
+  after(async () => {
+    await bridge[Symbol.asyncDispose]()
+    await client.call('DELETE', `/api/v1/namespaces/${namespace}`, {}, never)
+    await client[Symbol.asyncDispose]()
+    await server[Symbol.asyncDispose]()
+  })
+
+  const startAgent = (
+    stage: Stage,
+    plan: Partial<AgentPlan> = {},
+    environment: Record<string, string> = {},
+  ): AgentProcess => {
+    const whole = {
+      apiUrl: stage.apiUrl,
+      engineApiUrl: bridge.apiUrl,
+      stateDirectory: stage.stateDirectory,
+      queues: [stage.queue],
+      ...plan,
+    }
+    return new AgentProcess(whole, {
+      PATH: process.env.PATH,
+      HOME: stage.directory,
+      PREFECT_HOME: join(stage.directory, 'prefect'),
+      KUBECONFIG: kubeconfig,
+      ...environment,
+    })
+  }
+
+  const createBlock = async (stage: Stage, data: object): Promise<string> => {
+    const type = await stage.client.readBlockTypeBySlug('kubernetes-job', never)
+    assert.ok(type, 'the server knows the block type')
+    const [schema] = await stage.client.readBlockSchemas(type.id, never)
+    assert.ok(schema)
+    const block = {
+      is_anonymous: true,
+      block_type_id: type.id,
+      block_schema_id: schema.id,
+      data: { type: 'kubernetes-job', namespace, ...data },
+    }
+    return (await stage.client.createBlockDocument(block, never)).id
+  }
+
+  /** A command that notes START and END in the stage's ledger, which the pod has as /ledger. */
+  const deployCommand = async (stage: Stage, script: string, settings: object = {}): Promise<Deployment> => {
+    await chmod(stage.directory, 0o777)
+    const volume = { name: 'ledger', hostPath: { path: stage.directory } }
+    const block = await createBlock(stage, {
+      image: busybox,
+      env: { LEDGER: '/ledger/ledger' },
+      customizations: [
+        { op: 'add', path: '/spec/template/spec/volumes', value: [volume] },
+        {
+          op: 'add',
+          path: '/spec/template/spec/containers/0/volumeMounts',
+          value: [{ name: 'ledger', mountPath: '/ledger' }],
+        },
+      ],
+      ...settings,
+    })
+    return await stage.deployCommand({ script, deployment: { infrastructure_document_id: block } })
+  }
+
+  /** Jobs of this run that are in the cluster now. */
+  const jobsOf = async (flowRunId: string): Promise<number> => {
+    const query = { labelSelector: `rigel.io/flow-run-id=${flowRunId}` }
+    const list = await client.call('GET', `/apis/batch/v1/namespaces/${namespace}/jobs`, { query }, never)
+    return v.parse(List, list).items.length
+  }
+
+  test('a Python flow runs in a pod of an image without its code, and reports to the server itself', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const code = join(stage.directory, 'code')
+    await mkdir(join(code, 'data'), { recursive: true })
+    await writeFile(
+      join(code, 'flow.py'),
+      `import os
+from prefect import flow, task, get_run_logger
+
+@task
+def twice(n):
+    return 2 * n
+
+@flow
+def hello(n: int = 1):
+    get_run_logger().info("in %s with %s", os.getcwd(), twice(n))
+    print("printed", open("data/data.txt").read())
+`,
+    )
+    await writeFile(join(code, 'data', 'data.txt'), 'from the workspace')
+    const block = await createBlock(stage, { image: 'rigel.test/prefect:2.20.25' })
+    const deployment = await stage.deploy({
+      path: code,
+      entrypoint: 'flow.py:hello',
+      infrastructure_document_id: block,
+      parameters: { n: 21 },
+    })
+    await using agent = startAgent(stage)
+    const run = await stage.run(deployment)
+    const done = await stage.waitFor(run.id, over, 180_000)
+    assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
+    assert.match(done.infrastructure_pid ?? '', /^[0-9a-f-]{36}:rigel-test-[0-9a-f]+:[a-z0-9-]+-[0-9a-f]{8}$/)
+    const logs = await stage.client.readLogs({ logs: { flow_run_id: { any_: [run.id] } } }, never)
+    assert.ok(
+      logs.some(({ message }) => message === 'in /rigel/workspace with 42'),
+      agent.output,
+    )
+    await until(() => agent.output.includes('printed from the workspace'))
+  })
+
+  test('a plain command that fails in its pod is Failed with its code', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = startAgent(stage)
+    const run = await stage.run(await deployCommand(stage, 'echo reason; exit 3'))
+    const done = await stage.waitFor(run.id, over, 120_000)
+    assert.equal(done.state_type, 'FAILED', agent.output)
+    assert.match(done.state?.message ?? '', /\b3\b.*reason/s)
+  })
+
+  test('an image that is nowhere ends the run as Crashed, with the reason', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = startAgent(stage)
+    const settings = { image: 'rigel.test/nobody:1', pod_watch_timeout_seconds: 3 }
+    const run = await stage.run(await deployCommand(stage, 'true', settings))
+    const done = await stage.waitFor(run.id, over, 120_000)
+    assert.equal(done.state_type, 'CRASHED', agent.output)
+    assert.match(done.state?.message ?? '', /[Ii]mage "rigel.test\/nobody:1" could not be pulled/)
+    await until(async () => (await jobsOf(run.id)) === 0, { timeoutMs: 60_000, what: 'its Job to be gone' })
+  })
+
+  test('a run that is cancelled has its Job ended and is Cancelled', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = startAgent(stage)
+    const run = await stage.run(await deployCommand(stage, 'trap "" TERM; sleep 300'))
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 120_000 })
+    await stage.client.setFlowRunState(run.id, buildState('CANCELLING'), {}, never)
+    const done = await stage.waitFor(run.id, over, 120_000)
+    assert.equal(done.state_type, 'CANCELLED', agent.output)
+    assert.equal(await jobsOf(run.id), 0)
+  })
+
+  test('a run that is deleted on the server leaves no Job', async () => {
+    await using stage = await openStage(server.apiUrl)
+    await using agent = startAgent(stage)
+    const run = await stage.run(await deployCommand(stage, 'sleep 300'))
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 120_000 })
+    const answer = await fetch(`${server.apiUrl}/flow_runs/${run.id}`, { method: 'DELETE' })
+    assert.equal(answer.status, 204)
+    await until(async () => (await jobsOf(run.id)) === 0, { timeoutMs: 120_000, what: agent.output })
+  })
+
+  /** The first agent is killed, the second carries on: one START, one END, the right state, one Job. */
+  const carryOn = async (stage: Stage, begin: () => AgentProcess): Promise<void> => {
+    const deployment = await deployCommand(stage, 'echo working; sleep 1')
+    const run = await stage.run(deployment)
+    await using first = begin()
+    assert.equal(await first.ended(), 'SIGKILL', first.output)
+    await using second = startAgent(stage)
+    const done = await stage.waitFor(run.id, over, 120_000)
+    await second.isPolling()
+    second.signal('SIGTERM')
+    assert.equal(await second.ended(), 0, second.output)
+    const output = `${done.state?.message}\n${first.output}\n${second.output}`
+    assert.equal(done.state_type, 'COMPLETED', output)
+    const whats = stage.ledger(run.id).map(line => line.what)
+    assert.deepEqual(whats, ['START', 'END'], output)
+    assert.equal(await jobsOf(run.id), 1, output)
+  }
+
+  for (const point of killPoints) {
+    test(`an agent that is killed at "${point}" has its Job carried on exactly once by the next one`, async () => {
+      await using stage = await openStage(server.apiUrl)
+      await carryOn(stage, () => startAgent(stage, { killAt: point }))
+    })
+  }
+
+  const calls: readonly (readonly [string, RegExp])[] = [
+    ['creates the Job', /^POST .*\/jobs/],
+    ['brings the secrets', /^POST .*\/secrets/],
+    ['brings the code', /^POST .*\/configmaps/],
+    ['lets it go', /^PATCH .*\/jobs\//],
+    ['watches', /^GET .*\/pods\?.*watch=true/],
+    ['reads output', /^GET .*\/log\?/],
+  ]
+  for (const [what, call] of calls) {
+    for (const when of ['before', 'after'] as const) {
+      test(`an agent that is killed just ${when} the call that ${what} has its Job carried on exactly once`, async () => {
+        await using stage = await openStage(server.apiUrl)
+        await using proxy = await KubernetesProxy.start()
+        await carryOn(stage, () => {
+          const agent = startAgent(stage, {}, { ...proxy.environment, PREFECT_KUBERNETES_CLUSTER_UID: 'test-cluster' })
+          proxy.on(call, { kind: 'tell', when, tell: () => agent.signal('SIGKILL') })
+          return agent
+        })
+      })
+    }
+  }
+})
+
+/** Lets pods reach a server on this machine's loopback. */
+class Bridge implements AsyncDisposable {
+  readonly apiUrl: string
+  readonly #close: () => Promise<void>
+
+  static async open(target: URL): Promise<Bridge> {
+    const sockets = new Set<Socket>()
+    const keep = (socket: Socket) => {
+      sockets.add(socket)
+      socket.once('close', () => sockets.delete(socket))
+      socket.on('error', () => socket.destroy())
+      return socket
+    }
+    const listener = createServer(socket => {
+      const upstream = keep(connect(Number(target.port), '127.0.0.1'))
+      keep(socket).pipe(upstream).pipe(socket)
+    })
+    listener.listen(0, process.env.RIGEL_TEST_KUBERNETES_HOST)
+    await once(listener, 'listening')
+    const bound = listener.address()
+    assert.ok(typeof bound === 'object' && bound)
+    const { port, address } = bound
+    return new Bridge(`http://${address}:${port}${target.pathname}`, async () => {
+      listener.close()
+      for (const socket of sockets) socket.destroy()
+      await once(listener, 'close')
+    })
+  }
+
+  private constructor(apiUrl: string, close: () => Promise<void>) {
+    this.apiUrl = apiUrl
+    this.#close = close
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#close()
+  }
+}
