@@ -339,7 +339,7 @@ export class Tracker {
 }
 
 function knowsAll(verdict: Exclude<Verdict, { kind: 'going' }>): boolean {
-  if (verdict.kind === 'vanished' || !verdict.pod) return false
+  if (verdict.kind === 'vanished' || !verdict.pod || !hasEnded(verdict.pod)) return false
   return verdict.end.statusCode !== undefined || verdict.end.signal !== undefined
 }
 

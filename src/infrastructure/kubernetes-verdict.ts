@@ -95,7 +95,11 @@ function isOver(pod: PodView): boolean {
 
 function judgeWithoutPod(job: JobView, clock: Clock): Verdict {
   if (job.metadata.deletionTimestamp) return going('deleting', '')
-  if (job.spec.suspend) return going('suspended', 'its Job is suspended, so that no pod is made for it')
+  if (job.spec.suspend) {
+    // An event of the moment before it was let go may come late.
+    const isOld = clock.ageOf('suspended') >= noPodMs
+    return going('suspended', isOld ? 'its Job is suspended, so that no pod is made for it' : '')
+  }
   const key = 'no-pod'
   return going(key, clock.ageOf(key) < noPodMs ? '' : 'no pod has been made for its Job yet')
 }
