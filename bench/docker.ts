@@ -198,7 +198,9 @@ function call(method: string, path: string, body?: object): Promise<string> {
 /** As many threads as are in flight, each with Prefect's own synchronous run(). Importing is not counted. */
 async function runPrefect(): Promise<number> {
   const program = `
-import logging, os, sys, time, asyncio, anyio
+import logging, time, asyncio
+# Prefect loads it at first use, which two threads at once do not survive.
+import docker
 from prefect.infrastructure.container import DockerContainer
 logging.disable(logging.CRITICAL)
 count, lanes = ${perRound}, ${inFlight}

@@ -1,7 +1,7 @@
 // What is lost, delayed or cut between the agent and the engine starts nothing twice, loses nothing and ends in the truth.
 
 import assert from 'node:assert/strict'
-import test from 'node:test'
+import test, { suite } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
@@ -62,184 +62,187 @@ const launchFaults: readonly (readonly [string, RegExp, Fault, number])[] = [
   ['looks at the container are lost', inspect, { kind: 'lose' }, 4],
 ]
 
-for (const [what, call, fault, times] of launchFaults) {
-  test(`when ${what}, the run is started exactly once and its end is known`, options, async () => {
-    await using stage = await makeStage()
-    stage.proxy.on(call, fault, times)
-    const exit = await runThrough(stage, await stage.spec('exit 4'))
-    assert.equal(exit.kind === 'exited' && exit.statusCode, 4)
-    assert.deepEqual(await stage.ledger.lines(), ['START'])
-    const own = await stage.subject.engine.list([`io.rigel.agent=${stage.subject.agentPrefix}`], true, unstopped)
-    assert.equal(own.length, 1, 'no second container is left behind')
-  })
-}
-
-test('a start call that arrives after it was given up does not start the run a second time', options, async () => {
-  await using stage = await makeStage()
-  // Long enough for the second start to have come and gone.
-  stage.proxy.on(start, { kind: 'late', ms: 4_000 })
-  const exit = await runThrough(stage, await stage.spec('exit 0'))
-  assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
-  await delay(5_000)
-  assert.deepEqual(await stage.ledger.lines(), ['START'])
-})
-
-test('a start call that arrives after a stop of the submission starts nothing', options, async () => {
-  await using stage = await makeStage()
-  stage.proxy.on(start, { kind: 'late', ms: 2_000 })
-  const stop = new AbortController()
-  const spec = await stage.spec('exit 0')
-  const submitting = stage.subject.infrastructure.submit(spec, stop.signal)
-  submitting.catch(() => {})
-  await until(() => stage.proxy.count(start) > 0)
-  stop.abort(new Error('cancelled'))
-  await assert.rejects(submitting, /cancelled/)
-  assert.equal(await stage.subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
-  await delay(3_000)
-  assert.deepEqual(await stage.ledger.lines(), [])
-})
-
-test('an agent that died before its start call arrived: the next one starts it once', options, async () => {
-  await using stage = await makeStage()
-  const spec = await stage.spec('exit 0')
-  stage.proxy.on(start, { kind: 'late', ms: 1_500 })
-  const stop = new AbortController()
-  const first = stage.subject.infrastructure.submit(spec, stop.signal)
-  first.catch(() => {})
-  await until(() => stage.proxy.count(start) > 0)
-  // The first agent hangs from here on, as one that was killed does; the second goes to the engine directly.
-  stage.proxy.on(/./, { kind: 'swallow' }, 1_000)
-  const next = stage.subject.startAnew({ DOCKER_HOST: process.env.RIGEL_TEST_DOCKER_HOST ?? '' })
-  const found = await next.reattach(spec, undefined, unstopped)
-  const handle = found ?? (await next.submit(spec, unstopped))
-  await next.wait(handle, () => {}, unstopped)
-  await delay(2_500)
-  assert.deepEqual(await stage.ledger.lines(), ['START'])
-  stop.abort()
-  stage.proxy.heal()
-  await Promise.allSettled([first])
-})
-
-test(
-  'one event stream serves any number of containers, and none is left when nothing is watched',
-  options,
-  async () => {
-    await using stage = await makeStage()
-    const { infrastructure } = stage.subject
-    const stop = new AbortController()
-    const specs = await Promise.all(Array.from({ length: 8 }, () => stage.spec('sleep 60')))
-    const handles = await Promise.all(specs.map(spec => infrastructure.submit(spec, unstopped)))
-    const waiting = handles.map(handle => infrastructure.wait(handle, () => {}, stop.signal))
-    for (const one of waiting) one.catch(() => {})
-    await until(() => stage.proxy.openEventStreams === 1)
-    const looksBefore = stage.proxy.count(inspect)
-    await delay(2_000)
-    assert.equal(stage.proxy.openEventStreams, 1)
-    assert.equal(stage.proxy.count(events), 1)
-    assert.ok(stage.proxy.count(inspect) - looksBefore <= 1, 'containers are not polled one by one')
-    stop.abort(new Error('enough'))
-    await Promise.allSettled(waiting)
-    await until(() => stage.proxy.openEventStreams === 0)
-  },
-)
-
-const watchFaults: readonly (readonly [string, RegExp, Fault])[] = [
-  ['the event stream is silent', events, { kind: 'swallow' }],
-  ['the event stream begins and then says nothing', events, { kind: 'mute' }],
-  ['the event stream is refused', events, { kind: 'refuse', status: 500 }],
-  ['the output stream is never answered', logs, { kind: 'swallow' }],
-  ['the output stream begins and then says nothing', logs, { kind: 'mute' }],
-  ['the first look is never answered', inspect, { kind: 'swallow' }],
-]
-
-for (const [what, call, fault] of watchFaults) {
-  test(`when ${what}, the end of a run is known within 15 s`, options, async () => {
-    await using stage = await makeStage()
-    const { infrastructure } = stage.subject
-    const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 3'), unstopped)
-    stage.proxy.on(call, fault, call === events ? 1_000 : 1)
-    const lines: string[] = []
-    const began = performance.now()
-    const exit = await infrastructure.wait(handle, batch => void lines.push(...batch), unstopped)
-    assert.equal(exit.kind === 'exited' && exit.statusCode, 3)
-    assert.ok(performance.now() - began < 2_000 + soonMs, `took ${performance.now() - began} ms`)
-    assert.deepEqual(lines, ['said'])
-    assert.deepEqual(exit.outputTail, ['said'])
-    stage.proxy.cutAll()
-  })
-}
-
-test('connections that are cut again and again neither lose nor double a line', options, async () => {
-  await using stage = await makeStage()
-  const { infrastructure } = stage.subject
-  const script = 'i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 5'
-  const handle = await infrastructure.submit(await stage.spec(script), unstopped)
-  const lines: string[] = []
-  const waiting = infrastructure.wait(handle, batch => void lines.push(...batch), unstopped)
-  for (let cut = 0; cut < 10; cut++) {
-    await delay(350)
-    stage.proxy.cutAll()
+// Most of their time they wait.
+suite('faults between the agent and the engine', { ...needs('docker'), concurrency: 4 }, () => {
+  for (const [what, call, fault, times] of launchFaults) {
+    test(`when ${what}, the run is started exactly once and its end is known`, options, async () => {
+      await using stage = await makeStage()
+      stage.proxy.on(call, fault, times)
+      const exit = await runThrough(stage, await stage.spec('exit 4'))
+      assert.equal(exit.kind === 'exited' && exit.statusCode, 4)
+      assert.deepEqual(await stage.ledger.lines(), ['START'])
+      const own = await stage.subject.engine.list([`io.rigel.agent=${stage.subject.agentPrefix}`], true, unstopped)
+      assert.equal(own.length, 1, 'no second container is left behind')
+    })
   }
-  const exit = await waiting
-  assert.equal(exit.kind === 'exited' && exit.statusCode, 5)
-  assert.deepEqual(
-    lines,
-    Array.from({ length: 300 }, (_, index) => `line ${index}`),
-  )
-})
 
-test(
-  'an engine that cannot be reached for a while: the run is neither lost nor reported meanwhile',
-  options,
-  async () => {
+  test('a start call that arrives after it was given up does not start the run a second time', options, async () => {
+    await using stage = await makeStage()
+    // Long enough for the second start to have come and gone.
+    stage.proxy.on(start, { kind: 'late', ms: 4_000 })
+    const exit = await runThrough(stage, await stage.spec('exit 0'))
+    assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
+    await delay(5_000)
+    assert.deepEqual(await stage.ledger.lines(), ['START'])
+  })
+
+  test('a start call that arrives after a stop of the submission starts nothing', options, async () => {
+    await using stage = await makeStage()
+    stage.proxy.on(start, { kind: 'late', ms: 2_000 })
+    const stop = new AbortController()
+    const spec = await stage.spec('exit 0')
+    const submitting = stage.subject.infrastructure.submit(spec, stop.signal)
+    submitting.catch(() => {})
+    await until(() => stage.proxy.count(start) > 0)
+    stop.abort(new Error('cancelled'))
+    await assert.rejects(submitting, /cancelled/)
+    assert.equal(await stage.subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
+    await delay(3_000)
+    assert.deepEqual(await stage.ledger.lines(), [])
+  })
+
+  test('an agent that died before its start call arrived: the next one starts it once', options, async () => {
+    await using stage = await makeStage()
+    const spec = await stage.spec('exit 0')
+    stage.proxy.on(start, { kind: 'late', ms: 1_500 })
+    const stop = new AbortController()
+    const first = stage.subject.infrastructure.submit(spec, stop.signal)
+    first.catch(() => {})
+    await until(() => stage.proxy.count(start) > 0)
+    // The first agent hangs from here on, as one that was killed does; the second goes to the engine directly.
+    stage.proxy.on(/./, { kind: 'swallow' }, 1_000)
+    const next = stage.subject.startAnew({ DOCKER_HOST: process.env.RIGEL_TEST_DOCKER_HOST ?? '' })
+    const found = await next.reattach(spec, undefined, unstopped)
+    const handle = found ?? (await next.submit(spec, unstopped))
+    await next.wait(handle, () => {}, unstopped)
+    await delay(2_500)
+    assert.deepEqual(await stage.ledger.lines(), ['START'])
+    stop.abort()
+    stage.proxy.heal()
+    await Promise.allSettled([first])
+  })
+
+  test(
+    'one event stream serves any number of containers, and none is left when nothing is watched',
+    options,
+    async () => {
+      await using stage = await makeStage()
+      const { infrastructure } = stage.subject
+      const stop = new AbortController()
+      const specs = await Promise.all(Array.from({ length: 8 }, () => stage.spec('sleep 60')))
+      const handles = await Promise.all(specs.map(spec => infrastructure.submit(spec, unstopped)))
+      const waiting = handles.map(handle => infrastructure.wait(handle, () => {}, stop.signal))
+      for (const one of waiting) one.catch(() => {})
+      await until(() => stage.proxy.openEventStreams === 1)
+      const looksBefore = stage.proxy.count(inspect)
+      await delay(2_000)
+      assert.equal(stage.proxy.openEventStreams, 1)
+      assert.equal(stage.proxy.count(events), 1)
+      assert.ok(stage.proxy.count(inspect) - looksBefore <= 1, 'containers are not polled one by one')
+      stop.abort(new Error('enough'))
+      await Promise.allSettled(waiting)
+      await until(() => stage.proxy.openEventStreams === 0)
+    },
+  )
+
+  const watchFaults: readonly (readonly [string, RegExp, Fault])[] = [
+    ['the event stream is silent', events, { kind: 'swallow' }],
+    ['the event stream begins and then says nothing', events, { kind: 'mute' }],
+    ['the event stream is refused', events, { kind: 'refuse', status: 500 }],
+    ['the output stream is never answered', logs, { kind: 'swallow' }],
+    ['the output stream begins and then says nothing', logs, { kind: 'mute' }],
+    ['the first look is never answered', inspect, { kind: 'swallow' }],
+  ]
+
+  for (const [what, call, fault] of watchFaults) {
+    test(`when ${what}, the end of a run is known within 15 s`, options, async () => {
+      await using stage = await makeStage()
+      const { infrastructure } = stage.subject
+      const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 3'), unstopped)
+      stage.proxy.on(call, fault, call === events ? 1_000 : 1)
+      const lines: string[] = []
+      const began = performance.now()
+      const exit = await infrastructure.wait(handle, batch => void lines.push(...batch), unstopped)
+      assert.equal(exit.kind === 'exited' && exit.statusCode, 3)
+      assert.ok(performance.now() - began < 2_000 + soonMs, `took ${performance.now() - began} ms`)
+      assert.deepEqual(lines, ['said'])
+      assert.deepEqual(exit.outputTail, ['said'])
+      stage.proxy.cutAll()
+    })
+  }
+
+  test('connections that are cut again and again neither lose nor double a line', options, async () => {
     await using stage = await makeStage()
     const { infrastructure } = stage.subject
-    const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 6'), unstopped)
-    let isOver = false
-    const waiting = infrastructure
-      .wait(handle, () => {}, unstopped)
-      .finally(() => {
-        isOver = true
-      })
-    await delay(500)
-    await stage.proxy.down()
-    await delay(5_000)
-    assert.equal(isOver, false)
-    await stage.proxy.listen()
+    const script = 'i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 5'
+    const handle = await infrastructure.submit(await stage.spec(script), unstopped)
+    const lines: string[] = []
+    const waiting = infrastructure.wait(handle, batch => void lines.push(...batch), unstopped)
+    for (let cut = 0; cut < 10; cut++) {
+      await delay(350)
+      stage.proxy.cutAll()
+    }
     const exit = await waiting
-    assert.equal(exit.kind === 'exited' && exit.statusCode, 6)
-    assert.deepEqual(exit.outputTail, ['said'])
-  },
-)
+    assert.equal(exit.kind === 'exited' && exit.statusCode, 5)
+    assert.deepEqual(
+      lines,
+      Array.from({ length: 300 }, (_, index) => `line ${index}`),
+    )
+  })
 
-test('an engine that is not there blames the host, so that the run is given back', options, async () => {
-  await using subject = await makeDockerSubject({ environment: { DOCKER_HOST: 'unix:///nonexistent/docker.sock' } })
-  const spec = await subject.spec('exit 0')
-  await assert.rejects(
-    subject.infrastructure.submit(spec, unstopped),
-    (error: unknown) =>
-      error instanceof InfrastructureError && error.blame === 'host' && /socket does not exist/.test(error.message),
+  test(
+    'an engine that cannot be reached for a while: the run is neither lost nor reported meanwhile',
+    options,
+    async () => {
+      await using stage = await makeStage()
+      const { infrastructure } = stage.subject
+      const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 6'), unstopped)
+      let isOver = false
+      const waiting = infrastructure
+        .wait(handle, () => {}, unstopped)
+        .finally(() => {
+          isOver = true
+        })
+      await delay(500)
+      await stage.proxy.down()
+      await delay(5_000)
+      assert.equal(isOver, false)
+      await stage.proxy.listen()
+      const exit = await waiting
+      assert.equal(exit.kind === 'exited' && exit.statusCode, 6)
+      assert.deepEqual(exit.outputTail, ['said'])
+    },
   )
-})
 
-test('whether something was started is not answered before the engine has said so', options, async () => {
-  await using stage = await makeStage()
-  const { infrastructure } = stage.subject
-  const spec = await stage.spec('sleep 30')
-  const handle = await infrastructure.submit(spec, unstopped)
-  await stage.proxy.down()
-  const finding = stage.subject.startAnew(stage.proxy.environment).reattach(spec, undefined, unstopped)
-  await delay(1_500)
-  await stage.proxy.listen()
-  assert.deepEqual(await finding, handle)
-})
+  test('an engine that is not there blames the host, so that the run is given back', options, async () => {
+    await using subject = await makeDockerSubject({ environment: { DOCKER_HOST: 'unix:///nonexistent/docker.sock' } })
+    const spec = await subject.spec('exit 0')
+    await assert.rejects(
+      subject.infrastructure.submit(spec, unstopped),
+      (error: unknown) =>
+        error instanceof InfrastructureError && error.blame === 'host' && /socket does not exist/.test(error.message),
+    )
+  })
 
-test('a kill whose answers are lost ends the run all the same', options, async () => {
-  await using stage = await makeStage()
-  const { infrastructure } = stage.subject
-  const handle = await infrastructure.submit(await stage.spec("trap '' TERM; while :; do sleep 0.1; done"), unstopped)
-  stage.proxy.on(/^POST \/containers\/[^/]+\/stop/, { kind: 'drop' }, 2)
-  await infrastructure.kill(handle, 1, unstopped)
-  const exit = await infrastructure.wait(handle, () => {}, unstopped)
-  assert.equal(exit.kind === 'exited' && exit.signal, 'SIGKILL')
+  test('whether something was started is not answered before the engine has said so', options, async () => {
+    await using stage = await makeStage()
+    const { infrastructure } = stage.subject
+    const spec = await stage.spec('sleep 30')
+    const handle = await infrastructure.submit(spec, unstopped)
+    await stage.proxy.down()
+    const finding = stage.subject.startAnew(stage.proxy.environment).reattach(spec, undefined, unstopped)
+    await delay(1_500)
+    await stage.proxy.listen()
+    assert.deepEqual(await finding, handle)
+  })
+
+  test('a kill whose answers are lost ends the run all the same', options, async () => {
+    await using stage = await makeStage()
+    const { infrastructure } = stage.subject
+    const handle = await infrastructure.submit(await stage.spec("trap '' TERM; while :; do sleep 0.1; done"), unstopped)
+    stage.proxy.on(/^POST \/containers\/[^/]+\/stop/, { kind: 'drop' }, 2)
+    await infrastructure.kill(handle, 1, unstopped)
+    const exit = await infrastructure.wait(handle, () => {}, unstopped)
+    assert.equal(exit.kind === 'exited' && exit.signal, 'SIGKILL')
+  })
 })

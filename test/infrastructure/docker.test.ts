@@ -8,4 +8,5 @@ testContract('docker-container', {
   skip: needs('docker').skip,
   makeSubject: () => makeDockerSubject(),
   timeoutMs: 60_000,
+  concurrency: 4,
 })
