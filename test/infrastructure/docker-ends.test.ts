@@ -9,6 +9,7 @@ import type { Exit, RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
+import { askEngine, pauseContainer } from './docker-image.ts'
 import { type DockerSubject, makeDockerSubject, unstopped } from './docker-subject.ts'
 
 const options = { ...needs('docker'), timeout: 90_000 }
@@ -35,6 +36,11 @@ async function refusal(subject: DockerSubject, spec: RunSpec): Promise<Infrastru
   )
   assert.ok(error instanceof InfrastructureError, `instead: ${String(error)}`)
   return error
+}
+
+/** Of its first process, as this machine sees it. */
+async function readPid(id: string): Promise<number> {
+  return Number(Object((await askEngine(`/containers/${id}/json`)).State).Pid)
 }
 
 async function containersOf(subject: DockerSubject): Promise<number> {
@@ -153,20 +159,26 @@ suite('ends of containers', { ...needs('docker'), concurrency: 4 }, () => {
     assert.equal(await containersOf(subject), 0)
   })
 
-  test('kill ends a container whose first process is stopped, and one that is paused', options, async () => {
-    await using subject = await makeDockerSubject()
-    const { exit } = await watchEnd(subject, await subject.spec('echo begin; kill -STOP $$; sleep 60'), async id => {
-      const handle = {
-        type: 'docker-container',
-        identifier: `http+docker://localhost:${id}`,
-        flowRunId: '',
-        attempt: '',
-        transitionId: '',
-      }
-      await subject.infrastructure.kill(handle, 1, unstopped)
+  const halts: readonly (readonly [string, (id: string) => Promise<unknown>])[] = [
+    // From outside: within its own namespace, a first process cannot be stopped.
+    ['whose first process is stopped', async id => process.kill(await readPid(id), 'SIGSTOP')],
+    ['that is paused', pauseContainer],
+  ]
+  for (const [what, halt] of halts) {
+    test(`kill ends a container ${what}`, { ...options, ...needs('docker', 'root') }, async () => {
+      await using subject = await makeDockerSubject()
+      // Would end by SIGTERM, if only it could.
+      const spec = await subject.spec('trap "exit 5" TERM; echo begin; while :; do sleep 0.1; done')
+      const { exit, tookMs } = await watchEnd(subject, spec, async id => {
+        await halt(id)
+        const handle = { type: 'docker-container', identifier: `http+docker://localhost:${id}`, ...spec }
+        await subject.infrastructure.kill(handle, 2, unstopped)
+      })
+      assert.equal(exit.kind, 'exited')
+      if (what.includes('stopped')) assert.equal(exit.kind === 'exited' && exit.signal, 'SIGKILL')
+      assert.ok(tookMs < 15_000)
     })
-    assert.equal(exit.kind === 'exited' && exit.signal, 'SIGKILL')
-  })
+  }
 
   test(
     'a submission that is stopped at any moment leaves nothing that runs, or something that is found',

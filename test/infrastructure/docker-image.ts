@@ -42,6 +42,10 @@ export async function askEngine(path: string): Promise<Record<string, unknown>> 
   return JSON.parse(await call('GET', path, undefined))
 }
 
+export async function pauseContainer(id: string): Promise<void> {
+  await post(`/containers/${id}/pause`, undefined)
+}
+
 export async function makeNetwork(name: string): Promise<string> {
   return (await post('/networks/create', { Name: name })).Id ?? ''
 }
