@@ -29,7 +29,7 @@ export interface BenchKind {
   readonly name: string
   readonly server: Parameters<typeof missingStorage>[0]
   /** How many times faster than Prefect's own block ours is to be, without and with 20 ms for each request. */
-  readonly targets: readonly [number, number]
+  readonly targets?: readonly [number, number]
   /** Empty, or filled already where files do not come one by one. */
   readonly open: () => Promise<BenchPlace>
 }
@@ -47,27 +47,86 @@ const s3Bucket = (place: S3Place) => ({
   },
 })
 
-const s3 = (place: S3Place) => ({
-  slug: 'remote-file-system',
-  data: {
-    basepath: `s3://${place.bucket}/flows`,
-    settings: {
-      key: place.accessKeyId,
-      secret: place.secretAccessKey,
-      client_kwargs: { endpoint_url: place.endpoint },
-    },
-  },
-})
+const s3 = (place: S3Place) =>
+  remote(`s3://${place.bucket}/flows`, {
+    key: place.accessKeyId,
+    secret: place.secretAccessKey,
+    client_kwargs: { endpoint_url: place.endpoint },
+  })
 
 const azure = (place: AzurePlace) => ({
   slug: 'azure',
   data: { bucket_path: `${place.container}/flows`, azure_storage_connection_string: connectionString(place) },
 })
 
-const gcs = ({ bucket, endpoint }: GcsPlace) => ({
-  slug: 'remote-file-system',
-  data: { basepath: `gs://${bucket}/flows`, settings: { token: 'anon', endpoint_url: endpoint } },
-})
+const gcs = ({ bucket, endpoint }: GcsPlace) =>
+  remote(`gs://${bucket}/flows`, { token: 'anon', endpoint_url: endpoint })
+
+export function missingServer(kind: BenchKind): string | undefined {
+  return missingStorage(kind.server)
+}
+
+interface FilesPlace {
+  readonly host: string
+  readonly port: number
+  /** Below the server's data, and on this machine. */
+  readonly folder: string
+  readonly path: string
+  readonly password: string
+}
+
+/** A server whose data are files of this machine. */
+async function openFiles(
+  server: 'smb' | 'webdav' | 'http' | 'sftp' | 'ftp',
+  blockOf: (place: FilesPlace) => ReturnType<BenchPlace['block']>,
+): Promise<BenchPlace> {
+  const { url = '', host = '', port = '', password = '', data = '' } = storageServer(server)
+  // The ssh server's user may read only what is theirs.
+  const folder = await makeDataFolder(data, server === 'sftp' ? 20001 : undefined)
+  const at =
+    url === '' ? { host, port: Number(port) } : { host: new URL(url).hostname, port: Number(new URL(url).port) }
+  return {
+    put: (path, bytes) => folder.put(path, bytes),
+    address: at,
+    environment: { PATH: process.env.PATH ?? '' },
+    block: (where = at) =>
+      blockOf({ ...where, folder: `${folder.name}/flows`, path: join(folder.path, 'flows'), password }),
+    [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
+  }
+}
+
+const openSmb = () =>
+  openFiles('smb', ({ host, port, folder, password }) => ({
+    slug: 'smb',
+    data: {
+      share_path: `/flows/${folder}`,
+      smb_host: host,
+      smb_port: port,
+      smb_username: 'rigel',
+      smb_password: password,
+    },
+  }))
+
+const openWebdav = () =>
+  openFiles('webdav', ({ host, port, folder, password }) =>
+    remote(`webdav://${folder}`, { base_url: `http://${host}:${port}/`, auth: ['rigel', password] }),
+  )
+
+const openHttp = () => openFiles('http', ({ host, port, folder }) => remote(`http://${host}:${port}/${folder}`, {}))
+
+const openSftp = () =>
+  openFiles('sftp', ({ host, port, path, password }) =>
+    remote(`sftp://${host}${path}`, { port, username: 'rigel', password }),
+  )
+
+const openFtp = () =>
+  openFiles('ftp', ({ host, port, folder, password }) =>
+    remote(`ftp://${host}/${folder}`, { port, username: 'rigel', password }),
+  )
+
+function remote(basepath: string, settings: Readonly<Record<string, unknown>>) {
+  return { slug: 'remote-file-system', data: { basepath, settings } }
+}
 
 export const kinds: readonly BenchKind[] = [
   { name: 's3', server: 's3', targets: [2, 2], open: () => openS3Place('s3', s3) },
@@ -75,65 +134,12 @@ export const kinds: readonly BenchKind[] = [
   { name: 'azure', server: 'azure', targets: [3, 3], open: () => openAzurePlace(azure) },
   { name: 'gcs', server: 'gcs', targets: [3, 3], open: () => openGcsPlace(false, gcs) },
   { name: 'smb', server: 'smb', targets: [10, 6], open: openSmb },
-  { name: 'webdav', server: 'webdav', targets: [1, 1], open: openWebdav },
-  { name: 'http', server: 'http', targets: [1, 1], open: openHttp },
-  { name: 'git', server: 'git', targets: [1, 1], open: openGit },
+  { name: 'sftp', server: 'sftp', open: openSftp },
+  { name: 'webdav', server: 'webdav', open: openWebdav },
+  { name: 'ftp', server: 'ftp', open: openFtp },
+  { name: 'http', server: 'http', open: openHttp },
+  { name: 'git', server: 'git', open: openGit },
 ]
-
-export function missingServer(kind: BenchKind): string | undefined {
-  return missingStorage(kind.server)
-}
-
-async function openSmb(): Promise<BenchPlace> {
-  const { host = '', port = '', password = '', data = '' } = storageServer('smb')
-  const folder = await makeDataFolder(data)
-  return {
-    ...folder,
-    address: { host, port: Number(port) },
-    environment: { PATH: process.env.PATH ?? '' },
-    block: (at = { host, port: Number(port) }) => ({
-      slug: 'smb',
-      data: {
-        share_path: `/flows/${folder.name}/flows`,
-        smb_host: at.host,
-        smb_port: at.port,
-        smb_username: 'rigel',
-        smb_password: password,
-      },
-    }),
-  }
-}
-
-async function openWebdav(): Promise<BenchPlace> {
-  const { url = '', password = '', data = '' } = storageServer('webdav')
-  const folder = await makeDataFolder(data)
-  const { hostname: host, port } = new URL(url)
-  return {
-    ...folder,
-    address: { host, port: Number(port) },
-    block: (at = { host, port: Number(port) }) => ({
-      slug: 'remote-file-system',
-      data: {
-        basepath: `webdav://${folder.name}/flows`,
-        settings: { base_url: `http://${at.host}:${at.port}/`, auth: ['rigel', password] },
-      },
-    }),
-  }
-}
-
-async function openHttp(): Promise<BenchPlace> {
-  const { url = '', data = '' } = storageServer('http')
-  const folder = await makeDataFolder(data)
-  const { hostname: host, port } = new URL(url)
-  return {
-    ...folder,
-    address: { host, port: Number(port) },
-    block: (at = { host, port: Number(port) }) => ({
-      slug: 'remote-file-system',
-      data: { basepath: `http://${at.host}:${at.port}/${folder.name}/flows`, settings: {} },
-    }),
-  }
-}
 
 async function openGit(): Promise<BenchPlace> {
   const repository = await makeRepository('public')

@@ -76,14 +76,14 @@ async function measureKind(kind: BenchKind): Promise<void> {
   for (const [at, delayMs] of values.delays.split(',').map(Number).entries()) {
     await using proxy = await startTcpProxy({ ...place.address, delayMs })
     const where = delayMs === 0 ? undefined : { host: '127.0.0.1', port: proxy.port }
-    await measureRow(`${kind.name}, +${delayMs} ms`, place, { where, target: kind.targets[at] ?? Number.NaN })
+    await measureRow(`${kind.name}, +${delayMs} ms`, place, { where, target: kind.targets?.[at] })
   }
 }
 
 async function measureRow(
   what: string,
   place: BenchPlace,
-  { where, target }: { readonly where: Where; readonly target: number },
+  { where, target }: { readonly where: Where; readonly target: number | undefined },
 ): Promise<void> {
   const prefect: number[] = []
   const reports: FetchReport[] = []
@@ -103,8 +103,8 @@ async function measureRow(
     what,
     seconds(median(prefect)),
     seconds(cold),
-    `${round(median(prefect) / cold)} ×`,
-    `${target} ×`,
+    prefect.some(Number.isFinite) ? `${round(median(prefect) / cold)} ×` : '-',
+    target === undefined ? '-' : `${target} ×`,
     `${round(unchanged, 0)} ms, ${reports[0]?.fetches[2]?.requests} requests`,
     `${round(list, 0)} ms, ${round((list / cold) * 100)} % of cold`,
     `${seconds(ten)}, ${together[0]?.fetches[0]?.files} files`,
