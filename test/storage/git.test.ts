@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -12,6 +13,7 @@ import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
+import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { type Contract, type ContractPlace, testContract } from './contract.ts'
 import { type GitRepository, gitEnvironment, makeRepository } from './git-server.ts'
 import { makeContext, readTree } from './support.ts'
@@ -265,6 +267,23 @@ test('the token is in no command line, and an unchanged repository costs one ls-
   assert.match(commands.at(-1) ?? '', /^ls-remote/)
   assert.ok(!commands.join('\n').includes(storageServer('git').token ?? ''))
   assert.deepEqual(await readTree(join(directory.path, 'two')), { 'flow.py': 'x' })
+})
+
+test('a clone whose connections are cut is begun again', needs('git'), async () => {
+  const place = await openPlace(({ url, token }) => ({
+    slug: 'github',
+    data: { repository: url, access_token: token, include_git_objects: false },
+  }))
+  await place.put('noise.txt', randomBytes(100_000).toString('hex'))
+  let cuts = 0
+  await using proxy = await startTcpProxy({
+    ...place.address,
+    // In the middle of the pack, twice; what comes before it is shorter.
+    cut: ({ bytesBefore, length }) => (bytesBefore + length > 50_000 && cuts++ < 2 ? 10 : undefined),
+  })
+  const tree = await fetchBlock(place.block({ host: '127.0.0.1', port: proxy.port }))
+  assert.equal(cuts > 2, true)
+  assert.deepEqual(Object.keys(tree), ['noise.txt'])
 })
 
 test('credentials do not follow to a host that the server redirects to', needs('git'), async () => {
