@@ -6,6 +6,9 @@ export const differences: Readonly<Record<string, Readonly<Record<string, string
   's3-bucket pkg': {
     '*': 'Prefect does not join the path to bucket_folder, finds nothing below "pkg/" and calls the empty folder a success',
   },
+  github: {
+    link: 'Prefect copies what the link points to, wherever that is; ours keeps links that stay in the tree as links',
+  },
   'local-file-system': {
     link: 'Prefect copies what the link points to, wherever that is; ours keeps links that stay in the tree as links',
   },
