@@ -58,7 +58,7 @@ async function countCalls(ground: Ground, kind: Kind, work: Work): Promise<{ sin
 async function callsFor(corner: Corner, make: () => Promise<unknown>, runs: number): Promise<readonly SeenCall[]> {
   corner.forget()
   await make()
-  const options = { timeoutMs: 180_000, everyMs: 100, what: `${runs} runs to end` }
+  const options = { timeoutMs: 600_000, everyMs: 100, what: `${runs} runs to end` }
   await until(() => corner.readLedger('END').size >= runs, options)
   await delay(afterwardsMs)
   return corner.recorder.calls.filter(call => !isPoll(call))

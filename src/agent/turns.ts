@@ -8,13 +8,16 @@ import { ApiError } from '../prefect/errors.ts'
 export const urgency = { note: 0, review: 1, report: 2, claim: 3, look: 4, launch: 5 } as const
 export type Urgency = keyof typeof urgency
 
-/** More than this at once gains nothing even on a server with PostgreSQL; see docs/performance.md. */
-const most = 8
+/**
+ * A server on SQLite is as quick with four at once as it gets, and a third slower with eight, for they wait for one
+ * another; see docs/performance.md. One that answers in 10 ms takes 400 a second from four.
+ */
+const most = 4
 /** As many good answers in a row as it takes to try one more at once. */
 const patience = 25
 
 export class Turns {
-  readonly #queue = new PQueue({ concurrency: 4 })
+  readonly #queue = new PQueue({ concurrency: most })
   #good = 0
 
   /** Others wait for their turn: whoever can be served together with more had better gather them. */
