@@ -111,9 +111,12 @@ export function isClaim(call: SeenCall): boolean {
   return call.route === 'POST /flow_runs/{id}/set_state' && /"type":\s*"PENDING"/.test(call.body)
 }
 
-/** Asks what is due, or which queues there are, or what is to be cancelled: made at intervals, whether there are runs or not. */
+/**
+ * Asks what is due, which queues there are, what is to be cancelled, or which claims no journal remembers: made at
+ * intervals, whether there are runs or not.
+ */
 export function isPoll(call: SeenCall): boolean {
   if (call.route.includes(' /work_queues') || call.route.includes('/get_scheduled_flow_runs')) return true
   if (call.route.startsWith('GET /admin/') || call.route.startsWith('GET /csrf-token')) return true
-  return call.route === 'POST /flow_runs/filter' && /CANCELLING|"Cancelling"/i.test(call.body)
+  return call.route === 'POST /flow_runs/filter' && /CANCELLING|"Cancelling"|"PENDING"/i.test(call.body)
 }

@@ -7,6 +7,10 @@ import { ApiError } from '../../src/prefect/errors.ts'
 const never = new AbortController().signal
 const refusal = { kind: 'status', method: 'POST', path: '/', status: 503, mayHaveHappened: false } as const
 
+function refuseMany(underWay: number): void {
+  if (underWay > 1) throw new ApiError('busy', refusal)
+}
+
 /** Sends calls to a server that is told how many it has before it, and tells how many these were, one call after the other. */
 async function loadServer(turns: Turns, calls: number, answer: (underWay: number) => void): Promise<readonly number[]> {
   const seen: number[] = []
@@ -31,10 +35,7 @@ describe('calls of the API that take turns', () => {
 
   test('become fewer when the server is overloaded, and as many as before when it has been well for a while', async () => {
     const turns = new Turns()
-    const busy = (underWay: number): void => {
-      if (underWay > 1) throw new ApiError('busy', refusal)
-    }
-    const seen = await loadServer(turns, 20, busy)
+    const seen = await loadServer(turns, 20, refuseMany)
     assert.equal(Math.max(...seen.slice(-10)), 1)
     const later = await loadServer(turns, 120, () => undefined)
     assert.equal(Math.max(...later), 4)
