@@ -58,7 +58,9 @@ export class Lifecycle {
       if (run.record.step === 'claimed' || run.record.step === 'submitting') await start(run, proved)
     } catch (error) {
       if (!(error instanceof NotLaunched)) throw error
-      await run.end(error.ending)
+      const { ending } = error
+      if (ending.kind === 'not-launched') run.log.warn({ reason: ending.message }, 'flow run not started')
+      await run.end(ending)
     }
   }
 

@@ -216,10 +216,11 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     await using stage = await openStage(server.apiUrl)
     const { path } = await stage.deployCommand({ script: 'true' })
     const run = await stage.run(await stage.deploy({ path, entrypoint: './nowhere --daily' }))
-    await using _agent = stage.startAgent()
+    await using agent = stage.startAgent()
     const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'CRASHED')
     assert.match(done.state?.message ?? '', /nowhere/)
+    assert.match(agent.output, /flow run not started.*nowhere/)
   })
 
   test('starves nobody behind a full page of runs that cannot be started', async () => {
