@@ -26,12 +26,18 @@ export interface FetchOrder {
 export interface FetchReport {
   readonly loadMs: number
   /** Of each time, until the last has its workspace. */
-  readonly fetches: readonly { readonly ms: number; readonly files: number; readonly requests: number }[]
+  readonly fetches: readonly Fetch[]
   /** Asking the source once more whether it has changed. */
   readonly listMs: number
   /** Peak of resident memory above what there was before the first fetch. */
   readonly moreMiB: number
+}
+
+export interface Fetch {
+  readonly ms: number
   readonly processorMs: number
+  readonly files: number
+  readonly requests: number
 }
 
 // Written by storage.ts.
@@ -51,17 +57,22 @@ const loadMs = performance.now() - started
 // From here on the peak counts anew.
 writeFileSync('/proc/self/clear_refs', '5')
 const before = readMiB('VmRSS')
-const fetches: FetchReport['fetches'][number][] = []
+const fetches: Fetch[] = []
 for (let time = 0; time < order.times; time++) {
   const meter = makeMeter()
   const begun = performance.now()
+  const processor = processorMs()
   await Promise.all(Array.from({ length: order.atOnce }, (_, at) => fetchInto(`${time}-${at}`, meter)))
-  fetches.push({ ms: performance.now() - begun, files: meter.files, requests: meter.requests })
+  fetches.push({
+    ms: performance.now() - begun,
+    processorMs: processorMs() - processor,
+    files: meter.files,
+    requests: meter.requests,
+  })
 }
 const moreMiB = readMiB('VmHWM') - before
 
-const { user, system } = process.cpuUsage()
-const report: FetchReport = { loadMs, fetches, listMs: await list(), moreMiB, processorMs: (user + system) / 1000 }
+const report: FetchReport = { loadMs, fetches, listMs: await list(), moreMiB }
 console.log(JSON.stringify(report))
 
 async function fetchInto(name: string, meter: ReturnType<typeof makeMeter>): Promise<void> {
@@ -79,6 +90,11 @@ async function list(): Promise<number> {
   const ms = performance.now() - begun
   await source.close()
   return ms
+}
+
+function processorMs(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1000
 }
 
 function readMiB(name: string): number {

@@ -57,6 +57,7 @@ async function measureKinds(asked: readonly BenchKind[]): Promise<void> {
     'ours, cold',
     'faster',
     'target',
+    'processor time, both',
     'unchanged',
     'of it asking the source',
     'ten at once',
@@ -85,11 +86,11 @@ async function measureRow(
   place: BenchPlace,
   { where, target }: { readonly where: Where; readonly target: number | undefined },
 ): Promise<void> {
-  const prefect: number[] = []
+  const theirs: Measured[] = []
   const reports: FetchReport[] = []
   const together: FetchReport[] = []
   for (let pair = 0; pair < Number(values.pairs); pair++) {
-    if (!values['only-ours']) prefect.push(await measurePrefect(place, where))
+    if (!values['only-ours']) theirs.push(await measurePrefect(place, where))
     reports.push(await fetchByUs(place, where, { times: 3, atOnce: 1 }))
     together.push(await fetchByUs(place, where, { times: 1, atOnce: 10 }))
   }
@@ -99,12 +100,15 @@ async function measureRow(
   const unchanged = middle(({ fetches }) => fetches[2]?.ms)
   const list = middle(({ listMs }) => listMs)
   const ten = median(together.map(({ fetches }) => fetches[0]?.ms ?? Number.NaN))
+  const prefect = median(theirs.map(({ ms }) => ms))
+  const processor = median(theirs.map(({ processorMs }) => processorMs))
   const cells = [
     what,
-    seconds(median(prefect)),
+    seconds(prefect),
     seconds(cold),
-    prefect.some(Number.isFinite) ? `${round(median(prefect) / cold)} ×` : '-',
+    Number.isNaN(prefect) ? '-' : `${round(prefect / cold)} ×`,
     target === undefined ? '-' : `${target} ×`,
+    `${seconds(processor)} / ${seconds(middle(({ fetches }) => fetches[0]?.processorMs))}`,
     `${round(unchanged, 0)} ms, ${reports[0]?.fetches[2]?.requests} requests`,
     `${round(list, 0)} ms, ${round((list / cold) * 100)} % of cold`,
     `${seconds(ten)}, ${together[0]?.fetches[0]?.files} files`,
@@ -128,8 +132,10 @@ function seconds(ms: number): string {
   return Number.isNaN(ms) ? '-' : `${round(ms / 1000, 2)} s`
 }
 
-/** Milliseconds without its imports; NaN when it cannot do it, and why on standard error. */
-async function measurePrefect(place: BenchPlace, where: Where): Promise<number> {
+type Measured = Awaited<ReturnType<typeof fetchByPrefect>>
+
+/** Without its imports; NaN when it cannot do it, and why on standard error. */
+async function measurePrefect(place: BenchPlace, where: Where): Promise<Measured> {
   const to = nextFolder()
   const order = { ...place.block(where), to }
   const options = { environment: place.environment ?? {}, home: join(directory.path, 'home'), timeoutMs }
@@ -137,7 +143,7 @@ async function measurePrefect(place: BenchPlace, where: Where): Promise<number> 
     return await fetchByPrefect(order, options)
   } catch (error) {
     console.error(describeError(error))
-    return Number.NaN
+    return { ms: Number.NaN, processorMs: Number.NaN }
   }
 }
 

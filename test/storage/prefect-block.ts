@@ -12,7 +12,7 @@ export interface PrefectOrder extends StorageBlock {
   readonly to: string
 }
 
-/** Milliseconds of the fetch alone. Throws what Prefect said when it fails. */
+/** What the fetch alone took, without Prefect's imports. Throws what Prefect said when it fails. */
 export async function fetchByPrefect(
   order: PrefectOrder,
   options: {
@@ -20,7 +20,7 @@ export async function fetchByPrefect(
     readonly home: string
     readonly timeoutMs?: number
   },
-): Promise<number> {
+): Promise<{ readonly ms: number; readonly processorMs: number }> {
   const python = join(prefectEnvironment('p2storage'), 'bin', 'python')
   const program = join(import.meta.dirname, 'prefect-fetch.py')
   const env = {
@@ -34,5 +34,5 @@ export async function fetchByPrefect(
   const timeoutMs = options.timeoutMs ?? 120_000
   const { code, stdout, stderr } = await run(python, [program, JSON.stringify(order)], { env, timeoutMs })
   if (code !== 0) throw new Error(`Prefect's block failed: ${stderr.trim().split('\n').at(-1)}`)
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '').ms
+  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
 }
