@@ -30,7 +30,7 @@ export interface AgentPlan {
   readonly lingerSeconds?: number
   readonly drainSeconds?: number
   readonly stoppedRuns?: 'crashed' | 'scheduled'
-  readonly onStop?: 'detach' | 'kill'
+  readonly onStop?: 'detach' | 'kill' | 'kill-own'
   readonly python?: string
   readonly runOnce?: boolean
   readonly waitForLock?: boolean

@@ -184,6 +184,19 @@ def hello(n: int = 1):
     await until(async () => (await jobsOf(run.id)) === 0, { timeoutMs: 120_000, what: agent.output })
   })
 
+  test('an agent that cannot detach, as in a pod of its own, lets go of its Jobs all the same', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await deployCommand(stage, 'sleep 8'))
+    await using first = startAgent(stage, { onStop: 'kill-own', drainSeconds: 0 })
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 120_000 })
+    first.signal('SIGTERM')
+    assert.equal(await first.ended(), 0, first.output)
+    await using second = startAgent(stage)
+    const done = await stage.waitFor(run.id, over, 120_000)
+    assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${first.output}\n${second.output}`)
+    assert.equal(stage.starts(run.id), 1)
+  })
+
   /** The first agent is killed, the second carries on: one START, one END, the right state, one Job. */
   const carryOn = async (stage: Stage, begin: () => AgentProcess): Promise<void> => {
     const deployment = await deployCommand(stage, 'echo working; sleep 1')
