@@ -23,6 +23,9 @@ const List = v.object({ items: v.array(v.unknown()) })
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
 const options = { ...needs('prefect2', 'kubernetes'), timeout: 1_500_000, concurrency: 3 }
 
+/** A local path means the pod's own disk, unless the agent is asked to fetch it from its. */
+const fetchedHere = { RIGEL_FETCH: 'agent' }
+
 describe('an agent with Jobs', options, () => {
   let server: PrefectServer
   let client: ClusterClient
@@ -82,7 +85,7 @@ describe('an agent with Jobs', options, () => {
     const volume = { name: 'ledger', hostPath: { path: stage.directory } }
     const block = await createBlock(stage, {
       image: busybox,
-      env: { LEDGER: '/ledger/ledger' },
+      env: { LEDGER: '/ledger/ledger', ...fetchedHere },
       customizations: [
         { op: 'add', path: '/spec/template/spec/volumes', value: [volume] },
         {
@@ -123,7 +126,7 @@ def hello(n: int = 1):
 `,
     )
     await writeFile(join(code, 'data', 'data.txt'), 'from the workspace')
-    const block = await createBlock(stage, { image: 'rigel.test/prefect:2.20.25' })
+    const block = await createBlock(stage, { image: 'rigel.test/prefect:2.20.25', env: fetchedHere })
     const deployment = await stage.deploy({
       path: code,
       entrypoint: 'flow.py:hello',

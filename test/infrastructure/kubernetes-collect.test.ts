@@ -9,10 +9,14 @@ import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
 import { makeKubernetesSubject, unstopped } from './kubernetes-subject.ts'
 
-test('finished Jobs beyond what is kept go; running ones, held ones and strangers stay', { ...needs('kubernetes'), timeout: 240_000 }, async () => {
+const jobOf = ({ identifier }: Handle) => identifier.split(':')[2] ?? ''
+
+test('finished Jobs beyond what is kept go; running ones, held ones and strangers stay', {
+  ...needs('kubernetes'),
+  timeout: 240_000,
+}, async () => {
   await using subject = await makeKubernetesSubject()
   const { infrastructure } = subject
-  const jobOf = ({ identifier }: Handle) => identifier.split(':')[2] ?? ''
   const submit = async (script: string) => await infrastructure.submit(await subject.spec(script), unstopped)
   const finish = async (script: string) => {
     const handle = await submit(script)
@@ -24,9 +28,15 @@ test('finished Jobs beyond what is kept go; running ones, held ones and stranger
   const first = await finish('exit 0')
   const second = await finish('exit 3')
   const held = await finish('exit 0')
-  await until(async () => (await subject.jobs()).filter(({ status }) => status?.conditions?.some(({ type }) => type === 'Complete' || type === 'Failed')).length === 3, {
-    timeoutMs: 60_000,
-  })
+  await until(
+    async () =>
+      (await subject.jobs()).filter(({ status }) =>
+        status?.conditions?.some(({ type }) => type === 'Complete' || type === 'Failed'),
+      ).length === 3,
+    {
+      timeoutMs: 60_000,
+    },
+  )
   const request: CollectRequest = {
     finished: { keep: 0, maxAgeSeconds: 0 },
     images: undefined,
@@ -48,5 +58,9 @@ test('finished Jobs beyond what is kept go; running ones, held ones and stranger
   const names = (await subject.jobs()).map(({ metadata }) => metadata.name).toSorted()
   assert.deepEqual(names, [jobOf(running), jobOf(held)].toSorted())
   await rm(join(subject.runsDirectory, '..', 'kubernetes-namespaces.json'))
-  assert.deepEqual(await subject.startAnew().collect(request, unstopped), [], 'an agent that has used no cluster asks none')
+  assert.deepEqual(
+    await subject.startAnew().collect(request, unstopped),
+    [],
+    'an agent that has used no cluster asks none',
+  )
 })
