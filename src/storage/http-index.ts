@@ -169,7 +169,7 @@ interface Link {
 export function readLinks(html: string, base: string): readonly Link[] {
   const links = new Map<string, Link>()
   const { origin, pathname: top } = new URL(base)
-  for (const [, double, single] of html.matchAll(/<a\s(?:[^>]*?\s)?href\s*=\s*(?:"([^"]*)"|'([^']*)')/gi)) {
+  for (const [, double, single] of html.matchAll(/<a\s(?:[^<>]*?\s)?href\s*=\s*(?:"([^"]*)"|'([^']*)')/gi)) {
     const href = unescapeXml((double ?? single ?? '').trim())
     const url = URL.parse(href, base)
     if (!url || url.origin !== origin || url.search !== '' || !url.pathname.startsWith(top)) continue

@@ -177,7 +177,8 @@ interface Resource {
 
 /** RFC 4918, section 13: prefixes of namespaces are the server's choice. */
 export function readMultistatus(xml: string): readonly Resource[] {
-  const responses = xml.match(/<(?:[\w-]+:)?response[\s>][\s\S]*?<\/(?:[\w-]+:)?response>/gi) ?? []
+  // By their ends: to look from each beginning for its end would take for ever when there is none.
+  const responses = xml.split(/<\/(?:[\w-]+:)?response>/i).slice(0, -1)
   return responses.map(text => {
     const size = textOf(text, 'getcontentlength')
     const etag = textOf(text, 'getetag')
@@ -192,6 +193,6 @@ export function readMultistatus(xml: string): readonly Resource[] {
 }
 
 function textOf(xml: string, name: string): string {
-  const found = new RegExp(`<(?:[\\w-]+:)?${name}(?:\\s[^>]*)?>([^<]*)</`, 'i').exec(xml)?.[1]
+  const found = new RegExp(`<(?:[\\w-]+:)?${name}(?:\\s[^<>]*)?>([^<]*)</`, 'i').exec(xml)?.[1]
   return found === undefined ? '' : unescapeXml(found.trim())
 }

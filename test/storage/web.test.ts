@@ -174,3 +174,10 @@ test(
     assert.deepEqual(await readTree(directory.path), { '100%/flow.py': 'x', '100%/link.py': 'x', empty: null })
   },
 )
+
+test('pages that are made to be slow to read are not', () => {
+  const started = performance.now()
+  assert.deepEqual(readLinks('<a x '.repeat(100_000), 'http://host/'), [])
+  assert.deepEqual(readMultistatus('<d:response ><d:href '.repeat(100_000)), [])
+  assert.ok(performance.now() - started < 5000)
+})
