@@ -13,6 +13,7 @@ import { makeMeter } from '../storage/context.ts'
 import { openWritableStorage } from '../storage/registry.ts'
 import { ReadOnlyError, StorageError } from '../storage/storage.ts'
 import { findBlock } from './block.ts'
+import { maskSecrets } from './block-secrets.ts'
 import { withClient } from './connect.ts'
 import { type Context, createCommandLogger } from './context.ts'
 import { applyPlans } from './deployment.ts'
@@ -136,11 +137,11 @@ async function readBlocks(
   }))
 }
 
-/** A block in the file: by name, with its fields for people; what the type's schema calls a secret is masked. */
+/** A block in the file: by name, with its fields for people; secrets are masked, also those that no schema speaks of. */
 function describeBlock(document: BlockDocument): Readonly<Record<string, unknown>> {
   const { slug, data } = storageBlockOf(document)
   const secrets = document.block_schema?.fields?.secret_fields
-  const shown = Object.entries(data).filter(([field]) => field !== 'block_type_slug')
+  const shown = Object.entries(maskSecrets(data)).filter(([field]) => field !== 'block_type_slug')
   return {
     ...Object.fromEntries(
       shown.map(([field, value]) => [field, isSecret(field, value, secrets) ? '**********' : value]),

@@ -15,7 +15,7 @@ import type { Context } from './context.ts'
 const program = fileURLToPath(new URL('./inspect-flow.py', import.meta.url))
 /** A flow's module may import much. Milliseconds. */
 const patienceMs = 120_000
-const shownCharacters = 2000
+const shownCharacters = 500
 
 const Facts = v.object({
   name: v.string(),
@@ -73,10 +73,19 @@ async function importFlow({ config, signals }: Context, { python, entrypoint, cw
   if (!errors || !answers || !('read' in answers)) throw new Error('the pipes of a child were asked for')
   try {
     const [said, answer, [code]] = await Promise.all([text(errors), text(answers), once(child, 'close')])
-    if (code !== 0) throw new Error(said.trim().slice(-shownCharacters) || `it ended with exit code ${code}`)
-    return v.parse(Facts, JSON.parse(answer))
+    if (code === 0) return v.parse(Facts, JSON.parse(answer))
+    const reason = readReasons(said).slice(0, shownCharacters) || `it ended with exit code ${code}`
+    throw new UserError(`${python} could not import the flow "${entrypoint}": ${reason}`, { cause: new Error(said) })
   } catch (cause) {
     signals.stopping.throwIfAborted()
+    if (cause instanceof UserError) throw cause
     throw new UserError(`${python} could not import the flow "${entrypoint}".`, { cause })
   }
+}
+
+/** The lines of a traceback that name an exception: what went wrong first, and what came of it. */
+function readReasons(said: string): string {
+  return [...new Set(said.split('\n').filter(line => /^[\w.]+(?:Error|Exception|Interrupt|Exit)\b/.test(line)))].join(
+    '; ',
+  )
 }

@@ -2,12 +2,18 @@
 // where the block's type has no field for it. One row for each kind.
 
 import { randomBytes } from 'node:crypto'
+import { chown } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { StorageBlock } from '../../src/storage/registry.ts'
+import { type DataFolder, makeDataFolder } from '../storage/data-folder.ts'
 import type { Requirement } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
 
 export interface StoragePlace {
+  /** Brings the code there where the block itself cannot: by git. */
+  readonly publish?: (files: Readonly<Record<string, string>>) => Promise<void>
+  /** Removes what a test has left there; missing where the server goes with its data. */
+  readonly clear?: () => Promise<void>
   readonly block: StorageBlock
   readonly environment: Readonly<Record<string, string>>
   /** Must be in no output. */
@@ -15,6 +21,7 @@ export interface StoragePlace {
 }
 
 export interface StorageKind {
+  /** Fit for a block's name. */
   readonly name: string
   readonly requirement: Requirement | undefined
   /** `directory` is a folder of the test's own on this machine. */
@@ -89,7 +96,87 @@ export const storageKinds: readonly StorageKind[] = [
       }
     },
   },
+  {
+    name: 'smb',
+    requirement: 'smb',
+    async open() {
+      const { data = '', host, port, username, password } = storageServer('smb')
+      const folder = await makeDataFolder(data)
+      const fields = { share_path: `/flows/${folder.name}`, smb_host: host, smb_port: Number(port) }
+      return {
+        ...placeOf(folder, password),
+        block: { slug: 'smb', data: { ...fields, smb_username: username, smb_password: password } },
+      }
+    },
+  },
+  {
+    name: 'sftp',
+    requirement: 'sftp',
+    async open() {
+      const { data = '', host, port, username, password } = storageServer('sftp')
+      const folder = await makeDataFolder(data)
+      // The server's user has no rights of ours.
+      await chown(folder.path, 20001, 20001)
+      await chown(join(folder.path, 'flows'), 20001, 20001)
+      return {
+        ...placeOf(folder, password),
+        block: remote(`sftp://${host}${folder.path}`, { port: Number(port), username, password }),
+      }
+    },
+  },
+  {
+    name: 'ftp',
+    requirement: 'ftp',
+    async open() {
+      const { data = '', host, port, username, password } = storageServer('ftp')
+      const folder = await makeDataFolder(data)
+      return {
+        ...placeOf(folder, password),
+        block: remote(`ftp://${host}/${folder.name}`, { port: Number(port), username, password }),
+      }
+    },
+  },
+  {
+    name: 'webdav',
+    requirement: 'webdav',
+    async open() {
+      const { data = '', url, username, password } = storageServer('webdav')
+      const folder = await makeDataFolder(data)
+      return {
+        ...placeOf(folder, password),
+        block: remote(`webdav://${folder.name}`, { base_url: url, auth: [username, password] }),
+      }
+    },
+  },
+  {
+    name: 'git',
+    requirement: 'git',
+    async open() {
+      const { url_tls = '', token } = storageServer('git')
+      const { gitEnvironment, makeRepository } = await import('../storage/git-server.ts')
+      const repository = await makeRepository('private')
+      return {
+        block: {
+          slug: 'github',
+          data: { repository: `${url_tls}${repository.name}`, access_token: token, include_git_objects: false },
+        },
+        environment: gitEnvironment(),
+        secret: token,
+        publish: async files => {
+          await repository.commit(files)
+        },
+      }
+    },
+  },
 ]
+
+function placeOf(folder: DataFolder, secret: string | undefined): Omit<StoragePlace, 'block'> {
+  return { environment: {}, secret, clear: async () => await folder[Symbol.asyncDispose]() }
+}
+
+function remote(basepath: string, settings: Readonly<Record<string, unknown>>): StorageBlock {
+  return { slug: 'remote-file-system', data: { basepath, settings } }
+}
 
 async function makeContainer(name: string): Promise<void> {
   const { endpoint = '', account = '', key = '' } = storageServer('azure')
