@@ -138,10 +138,13 @@ def hello(n: int = 1):
     const done = await stage.waitFor(run.id, over, 180_000)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
     assert.match(done.infrastructure_pid ?? '', /^[0-9a-f-]{36}:rigel-test-[0-9a-f]+:[a-z0-9-]+-[0-9a-f]{8}$/)
-    const logs = await stage.client.readLogs({ logs: { flow_run_id: { any_: [run.id] } } }, never)
-    assert.ok(
-      logs.some(({ message }) => message === 'in /rigel/workspace with 42'),
-      agent.output,
+    // The engine sends its last lines beside its last state.
+    await until(
+      async () => {
+        const logs = await stage.client.readLogs({ logs: { flow_run_id: { any_: [run.id] } } }, never)
+        return logs.some(({ message }) => message === 'in /rigel/workspace with 42')
+      },
+      { timeoutMs: 30_000, what: 'what the flow has logged' },
     )
     await until(() => agent.output.includes('printed from the workspace'))
   })

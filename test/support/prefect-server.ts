@@ -56,6 +56,17 @@ export async function startPrefectServer(
   which: PrefectVersion,
   options: PrefectServerOptions = {},
 ): Promise<PrefectServer> {
+  // Prefect takes seconds until it binds its port, which another program may have been given meanwhile.
+  for (let tries = options.port === undefined ? 3 : 1; ; tries -= 1) {
+    try {
+      return await startOnce(which, options)
+    } catch (error) {
+      if (tries <= 1) throw error
+    }
+  }
+}
+
+async function startOnce(which: PrefectVersion, options: PrefectServerOptions): Promise<PrefectServer> {
   const port = options.port ?? (await findFreePort())
   const home = options.home ?? (await mkdtemp(join(tmpdir(), 'rigel-prefect-')))
   const log = join(home, 'server.log')
@@ -107,7 +118,8 @@ async function waitForHealth(child: ChildProcess, apiUrl: string): Promise<void>
     if (child.exitCode !== null || child.signalCode !== null)
       throw new Error(`it ended with ${child.exitCode ?? child.signalCode}`)
     const answer = await fetch(`${apiUrl}/health`, { signal: AbortSignal.timeout(2000) }).catch(() => undefined)
-    if (answer?.ok) return
+    // Another program that has the port may answer as well, until Prefect ends for want of it.
+    if (answer?.ok && answer.headers.get('server') === 'uvicorn') return
     await delay(200)
   }
   throw new Error(`it was not healthy within ${START_TIMEOUT_MS / 1000} s`)
