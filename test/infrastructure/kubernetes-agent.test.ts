@@ -242,7 +242,7 @@ def hello(n: int = 1):
         await using stage = await openStage(server.apiUrl)
         await using proxy = await KubernetesProxy.start()
         await carryOn(stage, () => {
-          const agent = startAgent(stage, {}, { ...proxy.environment, PREFECT_KUBERNETES_CLUSTER_UID: 'test-cluster' })
+          const agent = startAgent(stage, {}, proxy.environment)
           proxy.on(call, { kind: 'tell', when, tell: () => agent.signal('SIGKILL') })
           return agent
         })
