@@ -25,10 +25,23 @@ async function docker(...args: readonly string[]): Promise<string> {
   return `${stdout}${stderr}`.trim()
 }
 
+/** `npm ci` in it needs the network, whose moods are no fault of the Dockerfile's: what is cut off is begun again. */
+async function buildImage(): Promise<void> {
+  for (let left = 2; ; left--) {
+    try {
+      await docker('build', '--build-arg', 'BASE=rigel.test/node:24', '--build-arg', 'PACKAGES=', '-t', image, '.')
+      return
+    } catch (error) {
+      const { stdout } = Object(error)
+      if (left === 0 || !/ETIMEDOUT|ECONNRESET|EAI_AGAIN/.test(String(stdout))) throw error
+    }
+  }
+}
+
 suite('the image of the Dockerfile', { ...needs('docker', 'prefect2'), timeout: 600_000 }, () => {
   before(async () => {
     // With the engine's own builder, for not every docker command has the other. The base has tini, and reaches no mirror of Debian's packages.
-    await docker('build', '--build-arg', 'BASE=rigel.test/node:24', '--build-arg', 'PACKAGES=', '-t', image, '.')
+    await buildImage()
   })
   after(async () => {
     await docker('rm', '-f', '-v', name).catch(() => undefined)
