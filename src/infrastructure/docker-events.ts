@@ -16,6 +16,12 @@ import { EngineError } from './docker-transport.ts'
 /** How often the list of running containers is compared with those that are waited for, in milliseconds. */
 const reconcileMs = 5_000
 
+/**
+ * A stream that is only cut stands again at once. An engine that starts takes connections and answers none of them while it
+ * ends what it finds running: nothing is refused then, and the gap alone tells. In milliseconds.
+ */
+const awayAfterMs = 2_000
+
 /** What was noticed while a container was watched, beyond what inspect can tell when it is over. */
 export interface Hints {
   /** Signals that were sent through the engine's API, by whomever, as numbers, in order. */
@@ -46,6 +52,8 @@ export class EndWatch {
   readonly #logger: Logger
   readonly #watched = new Map<string, Set<Watched>>()
   #listening: Scope | undefined
+  /** Since when there is no event stream, where there was one. */
+  #lostAt: number | undefined
 
   constructor(engine: DockerEngine, logger: Logger) {
     this.#engine = engine
@@ -65,7 +73,10 @@ export class EndWatch {
         const info = await this.#inspect(id, watched, signal)
         if (info && !seen) onSight(info)
         seen ||= info !== undefined
-        if (!info || !isAlive(info)) return { ...watched, info }
+        if (!info || !isAlive(info)) {
+          this.#noteGap()
+          return { ...watched, info }
+        }
         await untilAsked(watched.look.promise, AbortSignal.any([signal, listening.signal]))
         signal.throwIfAborted()
         // The listener never ends by itself while it has somebody to serve, unless it has a bug, which is then thrown.
@@ -111,6 +122,7 @@ export class EndWatch {
     if (this.#watched.size > 0) return
     const listening = this.#listening
     this.#listening = undefined
+    this.#lostAt = undefined
     await listening?.[Symbol.asyncDispose]()
   }
 
@@ -118,6 +130,8 @@ export class EndWatch {
     for (let pauseMs = 100; !signal.aborted; ) {
       try {
         const stream = await this.#engine.events(label.version, signal)
+        this.#noteGap()
+        this.#lostAt = undefined
         // Something may have ended before the stream stood.
         await this.#reconcile(signal)
         pauseMs = 100
@@ -127,6 +141,7 @@ export class EndWatch {
         if (error instanceof EngineError && error.kind === 'unreachable') this.#noteAbsence()
         this.#logger.debug({ err: describeError(error) }, 'docker event stream ended, listening again')
       }
+      this.#lostAt ??= performance.now()
       await sleep(jitter(pauseMs, 0.2), signal)
       pauseMs = Math.min(pauseMs * 2, reconcileMs)
     }
@@ -163,6 +178,10 @@ export class EndWatch {
     for (const [id, all] of before) {
       if (!running.has(id)) for (const watched of all) watched.look.resolve()
     }
+  }
+
+  #noteGap(): void {
+    if (this.#lostAt !== undefined && performance.now() - this.#lostAt > awayAfterMs) this.#noteAbsence()
   }
 
   #noteAbsence(): void {
