@@ -223,7 +223,8 @@ let stages = 0
 export async function openStage(apiUrl: string): Promise<Stage> {
   const directory = await makeDirectory()
   const logger = createLogger({ level: 'ERROR', pretty: true, destination: process.stderr })
-  const client = new PrefectClient({ url: apiUrl, logger })
+  // A server on SQLite may answer 503 for a while under several agents; setting the stage waits for it.
+  const client = new PrefectClient({ url: apiUrl, logger, maxRetries: 12 })
   const queue = `queue-${process.pid}-${++stages}`
   return new Stage(apiUrl, client, directory.path, queue, async () => {
     await client[Symbol.asyncDispose]()
