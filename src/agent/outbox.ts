@@ -6,12 +6,13 @@ import { jitter } from '../async/sleep.ts'
 import type { Logger } from '../logger.ts'
 import { ApiError } from '../prefect/errors.ts'
 import { buildScheduled, buildState, type ProposedState } from '../prefect/states.ts'
-import type { FlowRun, OrchestrationResult } from '../prefect/types.ts'
+import type { FlowRun, OrchestrationResult, State } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
 import { followUpId } from './identity.ts'
 import { JournalFullError } from './journal.ts'
 import { decideOutcome, type Proposal } from './outcome.ts'
 import type { RunRecord } from './record.ts'
+import { findFormerState } from './standing.ts'
 
 const firstPauseMs = 1_000
 const longestPauseMs = 30_000
@@ -136,23 +137,26 @@ async function restoreFormerState(
   signal: AbortSignal,
 ): Promise<{ done: undefined }> {
   const states = await context.client.readFlowRunStates(record.flowRunId, signal)
-  const claimedAt = states.findLastIndex(state => state.state_details?.transition_id === record.transitionId)
-  const former = states[claimedAt - 1]
-  if (former) {
-    const { scheduled_time } = former.state_details
-    const built = buildState(former.type, {
-      name: former.name ?? undefined,
-      message: former.message ?? undefined,
-      transitionId: followUpId(record.transitionId, 'report'),
-    })
-    const state: ProposedState = {
-      ...built,
-      data: former.data ?? null,
-      // Without it the server would take "now" for the time of a run that waits for a later one.
-      state_details: { ...built.state_details, ...(scheduled_time === null ? {} : { scheduled_time }) },
-    }
-    const call = () => context.client.setFlowRunState(record.flowRunId, state, { force: true }, signal)
-    await context.turns.take('report', call, signal)
-  }
+  const state = copyState(findFormerState(states), followUpId(record.transitionId, 'report'))
+  const call = () => context.client.setFlowRunState(record.flowRunId, state, { force: true }, signal)
+  await context.turns.take('report', call, signal)
   return { done: undefined }
+}
+
+/** Without a former state the run must still end as something: left as it is, nobody would ever touch it again. */
+function copyState(former: State | undefined, transitionId: string): ProposedState {
+  if (!former) {
+    const message =
+      'The flow run was claimed from an answer out of date, and the server does not show the state before.'
+    return buildState('CRASHED', { message, transitionId })
+  }
+  const { type, name, message, data, state_details } = former
+  const { scheduled_time } = state_details
+  const built = buildState(type, { name: name ?? undefined, message: message ?? undefined, transitionId })
+  return {
+    ...built,
+    data: data ?? null,
+    // Without it the server would take "now" for the time of a run that waits for a later one.
+    state_details: { ...built.state_details, ...(scheduled_time === null ? {} : { scheduled_time }) },
+  }
 }

@@ -1,6 +1,6 @@
 // PURE: what the server shows of a run that we have claimed -> may it still be launched?
 
-import type { FlowRun, State } from '../prefect/types.ts'
+import type { FlowRun, State, StateType } from '../prefect/types.ts'
 import { followUpId } from './identity.ts'
 import type { RunRecord } from './record.ts'
 
@@ -38,6 +38,20 @@ export function readUntouched(polled: FlowRun, claimed: State): FlowRun | undefi
   const due = polled.state?.type === 'SCHEDULED' ? polled.state.state_details.scheduled_time : null
   if (due === null || claimed.type !== 'PENDING' || claimed.state_details.scheduled_time !== due) return undefined
   return { ...polled, state: claimed, state_type: claimed.type, state_name: claimed.name }
+}
+
+/** PENDING never takes the place of these (PreventPendingTransitions in core_policy.py, 2.x and 3.x). */
+const refusingClaims: readonly StateType[] = ['PENDING', 'RUNNING', 'CANCELLING', 'CANCELLED']
+
+/**
+ * The state that a claim has replaced, out of all states of its run, oldest first; undefined if they do not show it.
+ *
+ * Not simply the one before the claim: a state is dated when the server reads its proposal, and a claim that then waits for
+ * the lock of an SQLite database is dated before a whole run of somebody else that is carried out ahead of it. So it is
+ * the last of those that a claim can replace.
+ */
+export function findFormerState(states: readonly State[]): State | undefined {
+  return states.findLast(state => !refusingClaims.includes(state.type))
 }
 
 /**

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import * as v from 'valibot'
-import { readUntouched } from '../../src/agent/standing.ts'
+import { findFormerState, readUntouched } from '../../src/agent/standing.ts'
 import { FlowRun, State, type StateType } from '../../src/prefect/types.ts'
 
 const id = '11111111-1111-4111-8111-111111111111'
@@ -32,5 +32,22 @@ describe('the answer to a claim', () => {
   ]
   for (const [what, before, claimed] of doubtful) {
     test(`proves nothing when it ${what}`, () => assert.equal(readUntouched(polled(before), claimed), undefined))
+  }
+})
+
+describe('the state before a claim', () => {
+  const before: readonly [string, readonly StateType[], StateType | undefined][] = [
+    ['is the one that was waiting', ['SCHEDULED', 'PENDING'], 'SCHEDULED'],
+    ['is the end of the run that came between', ['SCHEDULED', 'PENDING', 'RUNNING', 'FAILED', 'PENDING'], 'FAILED'],
+    // Dated when it was read, carried out when the database was free: after all that came between.
+    [
+      'is that end also when the claim is dated before it',
+      ['SCHEDULED', 'PENDING', 'PENDING', 'RUNNING', 'COMPLETED'],
+      'COMPLETED',
+    ],
+    ['is unknown when the server does not show it', ['PENDING'], undefined],
+  ]
+  for (const [what, types, expected] of before) {
+    test(what, () => assert.equal(findFormerState(types.map(type => state(type, null)))?.type, expected))
   }
 })
