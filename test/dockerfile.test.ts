@@ -1,10 +1,10 @@
-// Our own image, built from the Dockerfile as CI can build it (on the base of the tests), does the agent's work as users
+// Our own image, built from the Dockerfile as CI can build it (support/engines/own-image.sh), does the agent's work as users
 // run it: not as root, with an init that collects what flows leave behind.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
-import test, { after, before, suite } from 'node:test'
+import test, { after, suite } from 'node:test'
 import { promisify } from 'node:util'
 import { createLogger } from '../src/logger.ts'
 import { PrefectClient } from '../src/prefect/client.ts'
@@ -15,37 +15,19 @@ import { until } from './support/until.ts'
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, '..')
-const image = `rigel.test/rigel:${process.pid}`
+const image = process.env.RIGEL_TEST_IMAGE ?? ''
 const name = `rigel-image-test-${process.pid}`
 const never = new AbortController().signal
 
 async function docker(...args: readonly string[]): Promise<string> {
-  const env = { PATH: process.env.PATH, HOME: process.env.HOME, DOCKER_HOST: dockerHost, DOCKER_BUILDKIT: '0' }
+  const env = { PATH: process.env.PATH, HOME: process.env.HOME, DOCKER_HOST: dockerHost }
   const { stdout, stderr } = await run('docker', args, { cwd: root, env, maxBuffer: 16_777_216 })
   return `${stdout}${stderr}`.trim()
 }
 
-/** `npm ci` in it needs the network, whose moods are no fault of the Dockerfile's: what is cut off is begun again. */
-async function buildImage(): Promise<void> {
-  for (let left = 2; ; left--) {
-    try {
-      await docker('build', '--build-arg', 'BASE=rigel.test/node:24', '--build-arg', 'PACKAGES=', '-t', image, '.')
-      return
-    } catch (error) {
-      const { stdout } = Object(error)
-      if (left === 0 || !/ETIMEDOUT|ECONNRESET|EAI_AGAIN/.test(String(stdout))) throw error
-    }
-  }
-}
-
-suite('the image of the Dockerfile', { ...needs('docker', 'prefect2'), timeout: 600_000 }, () => {
-  before(async () => {
-    // With the engine's own builder, for not every docker command has the other. The base has tini, and reaches no mirror of Debian's packages.
-    await buildImage()
-  })
+suite('the image of the Dockerfile', { ...needs('docker', 'image', 'prefect2'), timeout: 600_000 }, () => {
   after(async () => {
     await docker('rm', '-f', '-v', name).catch(() => undefined)
-    await docker('rmi', image)
   })
 
   test('its agent runs what is due on a real server, not as root, and leaves no zombie', async () => {

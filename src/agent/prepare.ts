@@ -2,7 +2,7 @@
 
 import { accessSync, constants, rmdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Attempt } from '../infrastructure/infrastructure.ts'
+import type { Attempt, CodeRecipe } from '../infrastructure/infrastructure.ts'
 import { entrypointPath, type WorkspaceFact } from '../launch/command.ts'
 import { readAskedFetcher } from '../launch/fetcher.ts'
 import {
@@ -12,7 +12,7 @@ import {
 } from '../launch/infrastructure-block.ts'
 import { buildRunSpec, type Launch } from '../launch/run-spec.ts'
 import type { BlockDocument, Deployment, FlowRun } from '../prefect/types.ts'
-import { fetchCode, hasCodeToFetch } from '../storage/fetch.ts'
+import { type CodeFacts, fetchCode, hasCodeToFetch } from '../storage/fetch.ts'
 import type { PulledSteps, StepScene } from '../storage/pull-steps.ts'
 import { StorageError } from '../storage/storage.ts'
 import { makeWorkspace } from '../storage/workspace.ts'
@@ -47,6 +47,7 @@ export async function prepareLaunch(
     block,
     workspace,
     steps: code?.steps,
+    recipe: code?.recipe,
     found: lookAtEntrypoint(deployment, workspace),
     baseEnvironment,
     python,
@@ -66,6 +67,7 @@ interface Workspace {
   readonly folder: string
   /** Undefined: the code did not come by pull steps. */
   readonly steps: PulledSteps | undefined
+  readonly recipe: CodeRecipe | undefined
 }
 
 /** The run's folder with the code, or undefined when there is none to fetch, or the infrastructure is to fetch it. */
@@ -101,7 +103,19 @@ async function fetchWorkspace(
   }
   const { steps } = code
   // Steps that are left begin where all steps begin; when none is, the flow begins where the last one says.
-  return { folder: steps?.left === 0 ? join(workspace, steps.directory) : workspace, steps }
+  const directory = steps?.left === 0 ? steps.directory : ''
+  return { folder: join(workspace, directory), steps, recipe: buildRecipe(facts, steps, directory) }
+}
+
+/** Placeholders of steps are filled again where they are run again. What lies on this disk only this machine can fetch. */
+function buildRecipe(
+  { path, pull_steps, storage }: CodeFacts,
+  steps: PulledSteps | undefined,
+  directory: string,
+): CodeRecipe | undefined {
+  if (steps) return { from: { kind: 'steps', steps: pull_steps?.slice(0, steps.taken) ?? [] }, directory }
+  if (!storage || storage.slug === 'local-file-system') return undefined
+  return { from: { kind: 'block', ...storage, path: path ?? undefined }, directory }
 }
 
 /** What placeholders of pull steps may stand for. */

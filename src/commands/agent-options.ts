@@ -95,6 +95,7 @@ function openInfrastructure(config: Config, logger: Logger): AgentOptions['loadI
       outputCapBytes: config.process.outputCapBytes,
       environment: config.inheritedEnvironment,
       inheritEnv: 'all',
+      fetchImage: config.storage.fetchImage,
       cleanup: readCleanupRules(config),
       readSettings,
     }

@@ -184,6 +184,7 @@ export const commands: readonly CommandRow[] = [
       { flags: '--block-file <file>', doc: 'The same from a JSON file, without a server: block_type_slug and data.' },
       { flags: '--steps-file <file>', doc: 'What these pull steps bring, a JSON list.' },
       { flags: '--path <path>', doc: "A folder in there, in place of the deployment's path." },
+      { flags: '--share', doc: 'Let all users of the machine read it, not only this one.' },
     ],
     settings: [...api, 'paths', 'storage'],
     run: async (context, call) => (await import('./fetch.ts')).fetchFolder(context, call),

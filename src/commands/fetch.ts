@@ -1,6 +1,6 @@
 // `rigel fetch`: the agent's fetching alone, into a folder of one's own; whole, or not there at all.
 
-import { lstat, readdir, readFile } from 'node:fs/promises'
+import { chmod, lstat, readdir, readFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import * as v from 'valibot'
 import { Scope } from '../async/scope.ts'
@@ -18,11 +18,18 @@ import { type Ask, withSession } from './connect.ts'
 import { type Context, createCommandLogger } from './context.ts'
 import { findDeployment } from './deployment.ts'
 import { formatBytes, showProgress } from './fetch-progress.ts'
-import { type Call, firstArgument, readOptions, table, text } from './options.ts'
+import { type Call, firstArgument, isGiven, readOptions, table, text } from './options.ts'
 import { printJson } from './output.ts'
 import { buildStorageContext } from './storage-context.ts'
 
-const Options = v.object({ deployment: text, block: text, blockFile: text, stepsFile: text, path: text })
+const Options = v.object({
+  deployment: text,
+  block: text,
+  blockFile: text,
+  stepsFile: text,
+  path: text,
+  share: isGiven,
+})
 
 /** Fills the empty, private folder `to`. */
 type Fill = (to: string, context: StorageContext, signal: AbortSignal) => Promise<void>
@@ -30,7 +37,8 @@ type Fill = (to: string, context: StorageContext, signal: AbortSignal) => Promis
 export async function fetchFolder(context: Context, call: Call): Promise<void> {
   const to = resolve(firstArgument(call))
   await refuseFilled(to)
-  const fill = chooseFill(context, readOptions(Options, call.options))
+  const options = readOptions(Options, call.options)
+  const fill = chooseFill(context, options)
   const meter = makeMeter()
   const storage = { ...buildStorageContext(context.config, createCommandLogger(context)), meter }
   const started = performance.now()
@@ -38,7 +46,14 @@ export async function fetchFolder(context: Context, call: Call): Promise<void> {
   progress.spawn(signal => showProgress(context.stderr, meter, signal))
   try {
     const place = { root: dirname(to), name: basename(to) }
-    await makeWorkspace(place, (folder, signal) => fill(folder, storage, signal), context.signals.stopping)
+    await makeWorkspace(
+      place,
+      async (folder, signal) => {
+        await fill(folder, storage, signal)
+        if (options.share) await openToAll(folder)
+      },
+      context.signals.stopping,
+    )
   } catch (cause) {
     if (!(cause instanceof StorageError)) throw cause
     throw new UserError(cause.message, { cause })
@@ -191,6 +206,20 @@ function buildScene({ config }: Context, ask: Ask): StepScene {
 
 function dataOf(document: BlockDocument | undefined) {
   return document && (document.data ?? {})
+}
+
+/** Lets every user read the tree, and run what its owner may run: a flow need not run as the user that has fetched it. */
+async function openToAll(folder: string): Promise<void> {
+  const { mode } = await lstat(folder)
+  await chmod(folder, mode | 0o555)
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) await openToAll(path)
+    else if (entry.isFile()) {
+      const { mode } = await lstat(path)
+      await chmod(path, mode | (mode & 0o100 ? 0o555 : 0o444))
+    }
+  }
 }
 
 async function measure(folder: string): Promise<{ readonly files: number; readonly bytes: number }> {

@@ -246,6 +246,10 @@ export const settings = {
       kind: kind.choice(['agent', 'infrastructure']),
       doc: "Who fetches flow code: the agent, as far as it can, or Prefect's engine where the flow runs.",
     }),
+    fetchImage: setting({
+      kind: kind.optional(kind.text),
+      doc: 'Image of Rigel that fetches code in a pod where it is too large to be sent; by default rigel-agent of its own version.',
+    }),
     maxBytes: setting({
       kind: kind.integer(1),
       doc: 'Bytes that the code of one run may have.',

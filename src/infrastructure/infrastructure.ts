@@ -25,8 +25,25 @@ export interface RunSpec extends Attempt {
   readonly labels: Readonly<Record<string, string>>
   /** Directory on this machine with the fetched flow code, or undefined when there is none to bring along. */
   readonly workspace: string | undefined
+  /** How the code in `workspace` came, for drivers that cannot bring so much along; undefined: from this machine's disk. */
+  readonly recipe?: CodeRecipe | undefined
   /** Small texts by name, laid beside the run where only it can read them: its parameters, the engine shim. */
   readonly files: Readonly<Record<string, string>>
+}
+
+/** What `rigel fetch` needs to fetch a workspace once more. Holds secrets. */
+export interface CodeRecipe {
+  readonly from:
+    | {
+        readonly kind: 'block'
+        readonly slug: string
+        readonly data: Readonly<Record<string, unknown>>
+        /** Within the block's storage; undefined: all of it. */
+        readonly path: string | undefined
+      }
+    | { readonly kind: 'steps'; readonly steps: readonly unknown[] }
+  /** The folder of what is fetched that is the workspace; '' is all of it. */
+  readonly directory: string
 }
 
 /** A text, or a place that only the driver can name: a file of the run's `files`, or one in its copy of the workspace. */

@@ -3,7 +3,8 @@
 // In: the planned Job and what is to be brought along. Out: the Job with the volumes that show it, and the two objects,
 // which the Job owns: they go when it goes.
 
-import { InfrastructureError, type RunSpec } from './infrastructure.ts'
+import { type CodeRecipe, InfrastructureError, type RunSpec } from './infrastructure.ts'
+import { addFetching, recipeKey } from './kubernetes-fetch.ts'
 import { annotation, buildOwnLabels } from './kubernetes-labels.ts'
 import { type JobPlan, podFolders } from './kubernetes-manifest.ts'
 import { moveSecrets } from './kubernetes-secrets.ts'
@@ -26,11 +27,14 @@ export interface Cargo {
 /** The API server's limit is 1 MiB. */
 const longestSecretBytes = 1_000_000
 
+/** The code of a run: its files, or how and by which image the pod fetches them; undefined when there is none. */
+export type Code = readonly CodeFile[] | { readonly recipe: CodeRecipe; readonly image: string } | undefined
+
 /**
- * Changes the plan's manifest. `code`: undefined when there is none to bring along. `ending`: of the objects' names, new for
+ * Changes the plan's manifest. `ending`: of the objects' names, new for
  * each Job, so that what has such a name already was made for this very Job, and nobody needs the right to read it.
  */
-export function loadCargo(plan: JobPlan, spec: RunSpec, code: readonly CodeFile[] | undefined, ending: string): Cargo {
+export function loadCargo(plan: JobPlan, spec: RunSpec, code: Code, ending: string): Cargo {
   const { manifest, name, namespace } = plan
   const [container] = manifest.spec.template.spec.containers
   const labels = buildOwnLabels(spec)
@@ -46,19 +50,22 @@ export function loadCargo(plan: JobPlan, spec: RunSpec, code: readonly CodeFile[
     const secret = { secretName: secretMeta.name, items, defaultMode: 0o444 }
     mount(plan, { name: 'rigel-files', secret }, podFolders.files)
   }
-  if (code) {
-    const items = code.map(({ path, isExecutable }, index) => ({
+  const carried = isCarried(code) ? code : undefined
+  if (carried) {
+    const items = carried.map(({ path, isExecutable }, index) => ({
       key: `f${index}`,
       path,
       mode: isExecutable ? 0o555 : 0o444,
     }))
     mount(plan, { name: 'rigel-code', configMap: { name: codeMeta.name, items } }, podFolders.workspace)
     container.workingDir ??= podFolders.workspace
+  } else if (code && !isCarried(code)) {
+    secrets[recipeKey] = addFetching(plan, code.recipe, code.image, secretMeta.name)
   }
   const size = Object.values(secrets).reduce((sum, text) => sum + Buffer.byteLength(text), 0)
   if (size > longestSecretBytes) {
     throw new InfrastructureError(
-      `The variables and parameters of the run have ${size} bytes, more than the ${longestSecretBytes} that a Secret holds.`,
+      `The variables and parameters of the run, and what its pod fetches code with, have ${size} bytes, more than the ${longestSecretBytes} that a Secret holds.`,
       { blame: 'run' },
     )
   }
@@ -67,14 +74,18 @@ export function loadCargo(plan: JobPlan, spec: RunSpec, code: readonly CodeFile[
       Object.keys(secrets).length === 0
         ? undefined
         : { apiVersion: 'v1', kind: 'Secret', metadata: secretMeta, immutable: true, data: encode(secrets) },
-    code: code && {
+    code: carried && {
       apiVersion: 'v1',
       kind: 'ConfigMap',
       metadata: codeMeta,
       immutable: true,
-      binaryData: Object.fromEntries(code.map(({ content }, index) => [`f${index}`, content.toString('base64')])),
+      binaryData: Object.fromEntries(carried.map(({ content }, index) => [`f${index}`, content.toString('base64')])),
     },
   }
+}
+
+function isCarried(code: Code): code is readonly CodeFile[] {
+  return Array.isArray(code)
 }
 
 function mount({ manifest }: JobPlan, volume: Json & { readonly name: string }, mountPath: string): void {

@@ -30,9 +30,14 @@ export function readPodEnd(pod: PodView): PodEnd | undefined {
 
 /** Of a pod whose flow's container has told nothing: it may never have started. */
 export function describePodEnd(pod: PodView): PodEnd {
-  const failedInit = pod.status?.initContainerStatuses?.find(({ state }) => (state?.terminated?.exitCode ?? 0) !== 0)
+  const failedInit = findFailedInit(pod)
   const reasons = [...(failedInit ? [describeInit(failedInit)] : []), ...explainPod(pod)]
   return { statusCode: undefined, signal: undefined, reason: reasons.join('; ') || undefined }
+}
+
+/** The init container that has kept the others from being started. */
+export function findFailedInit(pod: PodView): ContainerStatus | undefined {
+  return pod.status?.initContainerStatuses?.find(({ state }) => (state?.terminated?.exitCode ?? 0) !== 0)
 }
 
 function describeInit({ name, state }: ContainerStatus): string {

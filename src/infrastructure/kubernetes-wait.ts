@@ -7,6 +7,7 @@ import type { Cluster } from './kubernetes-cluster.ts'
 import { agentOf, annotation, isOurs } from './kubernetes-labels.ts'
 import { type LogPod, type LogSource, PodLog, readTail } from './kubernetes-logs.ts'
 import { isJobOver, type JobView, mainContainer, type PodView } from './kubernetes-objects.ts'
+import { findFailedInit } from './kubernetes-reasons.ts'
 import type { Verdict } from './kubernetes-verdict.ts'
 
 /** Once the run has ended: how long its last output is waited for. */
@@ -141,7 +142,10 @@ class PodLogs {
     if (log?.hasSeenAll) return log.tail
     const isFine = verdict.kind === 'ended' && verdict.end.statusCode === 0
     if (!log && isFine) return []
-    const tail = await readTail(this.#source(), toLogPod(pod), signal)
+    // Where the flow never ran, the init container that failed has said why.
+    const failedInit = log ? undefined : findFailedInit(pod)?.name
+    const source = failedInit === undefined ? toLogPod(pod) : { ...toLogPod(pod), container: failedInit }
+    const tail = await readTail(this.#source(), source, signal)
     return tail.length > 0 ? tail : (log?.tail ?? [])
   }
 

@@ -7,6 +7,7 @@
 import { randomBytes } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import type { Logger } from '../logger.ts'
+import { readVersion } from '../version.ts'
 import {
   type Attempt,
   type Collectable,
@@ -18,7 +19,7 @@ import {
   type OutputSink,
   type RunSpec,
 } from './infrastructure.ts'
-import { loadCargo } from './kubernetes-cargo.ts'
+import { type Code, loadCargo } from './kubernetes-cargo.ts'
 import { ClusterError, isRefusal } from './kubernetes-client.ts'
 import { type Cluster, Clusters } from './kubernetes-cluster.ts'
 import { collectJobs } from './kubernetes-collect.ts'
@@ -41,6 +42,8 @@ export interface KubernetesOptions {
   readonly logger: Logger
   /** The agent's own environment: KUBECONFIG, HOME, KUBERNETES_SERVICE_HOST, PREFECT_KUBERNETES_CLUSTER_UID. */
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** Of Rigel, for pods that fetch their code; by default `rigel-agent` of this version. */
+  readonly fetchImage?: string | undefined
   /**
    * Reads a run's block again: an earlier life of the agent may have started it in a cluster that only its block names.
    * Undefined when there is none any more.
@@ -88,8 +91,7 @@ class KubernetesDriver implements KubernetesInfrastructure {
     const settings = readKubernetesSettings(spec.settings)
     const plan = buildJobPlan(spec, settings)
     const { name, namespace } = plan
-    const code = spec.workspace === undefined ? undefined : await readTree(spec.workspace)
-    if (typeof code === 'string') throw tooLarge(code)
+    const code = await this.#readCode(spec)
     const cargo = loadCargo(plan, spec, code, randomBytes(4).toString('hex'))
     const cluster = await this.#clusters.get(settings.cluster, signal)
     await writePlace(runsDirectory, spec, { clusterUid: cluster.uid, namespace, name })
@@ -97,6 +99,15 @@ class KubernetesDriver implements KubernetesInfrastructure {
     const job = await launchJob({ client: cluster.client, plan, cargo, attempt: spec, logger }, signal)
     cluster.tracker(namespace, agentOf(spec)).note(job)
     return toHandle(`${cluster.uid}:${namespace}:${name}`, spec)
+  }
+
+  /** All files, as long as a ConfigMap can hold them; else how the pod gets them. */
+  async #readCode({ workspace, recipe }: RunSpec): Promise<Code> {
+    if (workspace === undefined) return undefined
+    const files = await readTree(workspace)
+    if (typeof files !== 'string') return files
+    if (!recipe) throw tooLarge(files)
+    return { recipe, image: this.#options.fetchImage ?? `rigel-agent:${readVersion()}` }
   }
 
   async wait(handle: Handle, output: OutputSink, signal: AbortSignal): Promise<Exit> {
@@ -242,7 +253,7 @@ function strange({ identifier }: Handle): Exit {
 
 function tooLarge(why: string): InfrastructureError {
   return new InfrastructureError(
-    `The flow code cannot travel to the cluster: ${why}. Let the image hold it, or let the engine in the pod fetch it (deployment override "fetch": "infrastructure").`,
+    `The flow code cannot travel to the cluster: ${why}, and the pod cannot fetch it from this machine's disk. Give it a storage that pods reach, let the image hold it, or let the engine in the pod fetch it (deployment override "fetch": "infrastructure").`,
     { blame: 'run' },
   )
 }

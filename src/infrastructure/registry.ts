@@ -14,6 +14,8 @@ export interface InfrastructureContext {
   /** The agent's own environment. */
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly inheritEnv: 'all' | readonly string[]
+  /** Image of Rigel for pods that fetch their code; undefined: the driver's own choice. */
+  readonly fetchImage?: string | undefined
   /** What drivers clear away by themselves as runs end; undefined: nothing. */
   readonly cleanup?: CleanupRules | undefined
   /** Reads a run's block again, for runs of an earlier life; undefined when there is none any more. */
@@ -35,13 +37,14 @@ const loaders: Readonly<Record<string, Loader>> = {
     const child = logger.child({ infrastructure: 'docker-container' })
     return createDockerInfrastructure({ runsDirectory, logger: child, environment, cleanup })
   },
-  'kubernetes-job': async ({ runsDirectory, logger, environment, readSettings }) => {
+  'kubernetes-job': async ({ runsDirectory, logger, environment, fetchImage, readSettings }) => {
     const { createKubernetesInfrastructure } = await import('./kubernetes.ts')
     const child = logger.child({ infrastructure: 'kubernetes-job' })
     return createKubernetesInfrastructure({
       runsDirectory,
       logger: child,
       environment,
+      fetchImage,
       ...(readSettings ? { readSettings } : {}),
     })
   },

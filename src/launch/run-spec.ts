@@ -3,7 +3,7 @@
 // In: values that were read elsewhere (wire objects, workspace, facts, settings). Out: a RunSpec for the driver of `type`
 // and who will report what the run does. No file, no variable and no clock is read here.
 
-import type { Attempt, RunSpec, Value } from '../infrastructure/infrastructure.ts'
+import type { Attempt, CodeRecipe, RunSpec, Value } from '../infrastructure/infrastructure.ts'
 import type { Deployment, FlowRun } from '../prefect/types.ts'
 import { type CommandPlan, planCommand, type WorkspaceFact } from './command.ts'
 import { buildEnvironment } from './environment.ts'
@@ -34,6 +34,8 @@ export interface LaunchInput {
   readonly block: InfrastructureBlock
   /** Directory on this machine with the fetched code; undefined: the infrastructure gets its code by itself. */
   readonly workspace: string | undefined
+  /** How it can be fetched once more elsewhere; undefined: it cannot. */
+  readonly recipe?: CodeRecipe | undefined
   /** The pull steps that brought the workspace; undefined when there were none, or none was done. */
   readonly steps: PulledSteps | undefined
   /** What is at `entrypointPath(deployment.entrypoint)` in the workspace; `missing` without a workspace. */
@@ -87,6 +89,7 @@ export function buildRunSpec(input: LaunchInput): Launch {
     ...buildEnvironment({ base: input.baseEnvironment, flowRunId: flowRun.id, blockEnv: block.env, facts }),
     labels: buildLabels(input),
     workspace,
+    recipe: input.recipe,
     files: {
       ...(usesShim ? { [engineShimFile]: input.engineShim } : {}),
       ...(takesParameters ? { [parametersFile]: JSON.stringify(flowRun.parameters ?? {}) } : {}),

@@ -25,6 +25,7 @@ const context = {
   outputCapBytes: 10_000_000,
   environment: process.env,
   inheritEnv: 'all' as const,
+  fetchImage: plan.fetchImage,
 }
 const drivers = new Map<string, Parameters<typeof loadInfrastructure>[1]>()
 

@@ -32,6 +32,7 @@ export interface AgentPlan {
   readonly stoppedRuns?: 'crashed' | 'scheduled'
   readonly onStop?: 'detach' | 'kill' | 'kill-own'
   readonly python?: string
+  readonly fetchImage?: string
   readonly runOnce?: boolean
   readonly waitForLock?: boolean
   /** The process kills itself when a run comes to this point. */

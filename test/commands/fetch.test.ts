@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import * as v from 'valibot'
@@ -180,4 +180,20 @@ test('progress shows a bar once the number of files is known', () => {
   const meter = { files: 5, bytes: 3 * 1024 * 1024, requests: 7, fromCache: false, expected: 0 }
   assert.equal(drawProgress(meter), '5 files, 3.0 MiB, 7 requests')
   assert.equal(drawProgress({ ...meter, expected: 10 }), '[============            ] 5/10 files, 3.0 MiB, 7 requests')
+})
+
+test('what is fetched with --share can be read, and run, by every user', async () => {
+  await using scene = await makeScene()
+  await chmod(join(scene.base, 'lib'), 0o700)
+  await chmod(join(scene.base, 'lib/a.py'), 0o600)
+  await chmod(join(scene.base, 'lib/b.py'), 0o700)
+  const file = await scene.write('block.json', {
+    block_type_slug: 'local-file-system',
+    data: { basepath: scene.base },
+  })
+  const { code, stderr } = await scene.rigel('fetch', 'to', '--block-file', file, '--share')
+  assert.equal(code, 0, stderr)
+  const modeOf = async (path: string) => (await stat(join(scene.to, path))).mode & 0o777
+  const modes = await Promise.all(['.', 'lib', 'lib/a.py', 'lib/b.py'].map(modeOf))
+  assert.deepEqual(modes, [0o755, 0o755, 0o644, 0o755])
 })

@@ -1,113 +1,28 @@
 // The real agent, a real Prefect 2.20.25 server and real pods: flows, commands, kills at every call, cancellation.
 
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { chmod, mkdir, writeFile } from 'node:fs/promises'
-import { connect, createServer, type Socket } from 'node:net'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import process from 'node:process'
 import { after, before, describe, test } from 'node:test'
-import * as v from 'valibot'
-import type { ClusterClient } from '../../src/infrastructure/kubernetes-client.ts'
 import { buildState } from '../../src/prefect/states.ts'
-import type { Deployment } from '../../src/prefect/types.ts'
 import { killPoints } from '../agent/kill-points.ts'
-import { type AgentPlan, AgentProcess, never, openStage, type Stage } from '../agent/stage.ts'
-import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
+import { type AgentProcess, never, openStage, type Stage } from '../agent/stage.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
 import { KubernetesProxy } from './kubernetes-proxy.ts'
-import { busybox, kubeconfig, makeNamespace, openClient } from './kubernetes-subject.ts'
+import { fetchedHere, KubernetesScene, over } from './kubernetes-scene.ts'
 
-const List = v.object({ items: v.array(v.unknown()) })
-const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
 const options = { ...needs('prefect2', 'kubernetes'), timeout: 1_500_000, concurrency: 3 }
 
-/** A local path means the pod's own disk, unless the agent is asked to fetch it from its. */
-const fetchedHere = { RIGEL_FETCH: 'agent' }
-
 describe('an agent with Jobs', options, () => {
-  let server: PrefectServer
-  let client: ClusterClient
-  let namespace: string
-  let bridge: Bridge
+  let scene: KubernetesScene
   before(async () => {
-    server = await startPrefectServer('prefect2')
-    client = openClient()
-    namespace = await makeNamespace(client)
-    bridge = await Bridge.open(new URL(server.apiUrl))
+    scene = await KubernetesScene.open()
   })
-  after(async () => {
-    await bridge[Symbol.asyncDispose]()
-    await client.call('DELETE', `/api/v1/namespaces/${namespace}`, {}, never)
-    await client[Symbol.asyncDispose]()
-    await server[Symbol.asyncDispose]()
-  })
-
-  const startAgent = (
-    stage: Stage,
-    plan: Partial<AgentPlan> = {},
-    environment: Record<string, string> = {},
-  ): AgentProcess => {
-    const whole = {
-      apiUrl: stage.apiUrl,
-      engineApiUrl: bridge.apiUrl,
-      stateDirectory: stage.stateDirectory,
-      queues: [stage.queue],
-      ...plan,
-    }
-    return new AgentProcess(whole, {
-      PATH: process.env.PATH,
-      HOME: stage.directory,
-      PREFECT_HOME: join(stage.directory, 'prefect'),
-      KUBECONFIG: kubeconfig,
-      ...environment,
-    })
-  }
-
-  const createBlock = async (stage: Stage, data: object): Promise<string> => {
-    const type = await stage.client.readBlockTypeBySlug('kubernetes-job', never)
-    assert.ok(type, 'the server knows the block type')
-    const [schema] = await stage.client.readBlockSchemas(type.id, never)
-    assert.ok(schema)
-    const block = {
-      is_anonymous: true,
-      block_type_id: type.id,
-      block_schema_id: schema.id,
-      data: { type: 'kubernetes-job', namespace, ...data },
-    }
-    return (await stage.client.createBlockDocument(block, never)).id
-  }
-
-  /** A command that notes START and END in the stage's ledger, which the pod has as /ledger. */
-  const deployCommand = async (stage: Stage, script: string, settings: object = {}): Promise<Deployment> => {
-    await chmod(stage.directory, 0o777)
-    const volume = { name: 'ledger', hostPath: { path: stage.directory } }
-    const block = await createBlock(stage, {
-      image: busybox,
-      env: { LEDGER: '/ledger/ledger', ...fetchedHere },
-      customizations: [
-        { op: 'add', path: '/spec/template/spec/volumes', value: [volume] },
-        {
-          op: 'add',
-          path: '/spec/template/spec/containers/0/volumeMounts',
-          value: [{ name: 'ledger', mountPath: '/ledger' }],
-        },
-      ],
-      ...settings,
-    })
-    return await stage.deployCommand({ script, deployment: { infrastructure_document_id: block } })
-  }
-
-  /** Jobs of this run that are in the cluster now. */
-  const jobsOf = async (flowRunId: string): Promise<number> => {
-    const query = { labelSelector: `rigel.io/flow-run-id=${flowRunId}` }
-    const list = await client.call('GET', `/apis/batch/v1/namespaces/${namespace}/jobs`, { query }, never)
-    return v.parse(List, list).items.length
-  }
+  after(() => scene[Symbol.asyncDispose]())
 
   test('a Python flow runs in a pod of an image without its code, and reports to the server itself', async () => {
-    await using stage = await openStage(server.apiUrl)
+    await using stage = await openStage(scene.server.apiUrl)
     const code = join(stage.directory, 'code')
     await mkdir(join(code, 'data'), { recursive: true })
     await writeFile(
@@ -126,14 +41,14 @@ def hello(n: int = 1):
 `,
     )
     await writeFile(join(code, 'data', 'data.txt'), 'from the workspace')
-    const block = await createBlock(stage, { image: 'rigel.test/prefect:2.20.25', env: fetchedHere })
+    const block = await scene.createBlock(stage, { image: 'rigel.test/prefect:2.20.25', env: fetchedHere })
     const deployment = await stage.deploy({
       path: code,
       entrypoint: 'flow.py:hello',
       infrastructure_document_id: block,
       parameters: { n: 21 },
     })
-    await using agent = startAgent(stage)
+    await using agent = scene.startAgent(stage)
     const run = await stage.run(deployment)
     const done = await stage.waitFor(run.id, over, 180_000)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
@@ -150,54 +65,54 @@ def hello(n: int = 1):
   })
 
   test('a plain command that fails in its pod is Failed with its code', async () => {
-    await using stage = await openStage(server.apiUrl)
-    await using agent = startAgent(stage)
-    const run = await stage.run(await deployCommand(stage, 'echo reason; exit 3'))
+    await using stage = await openStage(scene.server.apiUrl)
+    await using agent = scene.startAgent(stage)
+    const run = await stage.run(await scene.deployCommand(stage, 'echo reason; exit 3'))
     const done = await stage.waitFor(run.id, over, 120_000)
     assert.equal(done.state_type, 'FAILED', agent.output)
     assert.match(done.state?.message ?? '', /\b3\b.*reason/s)
   })
 
   test('an image that is nowhere ends the run as Crashed, with the reason', async () => {
-    await using stage = await openStage(server.apiUrl)
-    await using agent = startAgent(stage)
+    await using stage = await openStage(scene.server.apiUrl)
+    await using agent = scene.startAgent(stage)
     const settings = { image: 'rigel.test/nobody:1', pod_watch_timeout_seconds: 3 }
-    const run = await stage.run(await deployCommand(stage, 'true', settings))
+    const run = await stage.run(await scene.deployCommand(stage, 'true', settings))
     const done = await stage.waitFor(run.id, over, 120_000)
     assert.equal(done.state_type, 'CRASHED', agent.output)
     assert.match(done.state?.message ?? '', /[Ii]mage "rigel.test\/nobody:1" could not be pulled/)
-    await until(async () => (await jobsOf(run.id)) === 0, { timeoutMs: 60_000, what: 'its Job to be gone' })
+    await until(async () => (await scene.jobsOf(run.id)) === 0, { timeoutMs: 60_000, what: 'its Job to be gone' })
   })
 
   test('a run that is cancelled has its Job ended and is Cancelled', async () => {
-    await using stage = await openStage(server.apiUrl)
-    await using agent = startAgent(stage)
-    const run = await stage.run(await deployCommand(stage, 'trap "" TERM; sleep 300'))
+    await using stage = await openStage(scene.server.apiUrl)
+    await using agent = scene.startAgent(stage)
+    const run = await stage.run(await scene.deployCommand(stage, 'trap "" TERM; sleep 300'))
     await until(() => stage.starts(run.id) === 1, { timeoutMs: 120_000 })
     await stage.client.setFlowRunState(run.id, buildState('CANCELLING'), {}, never)
     const done = await stage.waitFor(run.id, over, 120_000)
     assert.equal(done.state_type, 'CANCELLED', agent.output)
-    assert.equal(await jobsOf(run.id), 0)
+    assert.equal(await scene.jobsOf(run.id), 0)
   })
 
   test('a run that is deleted on the server leaves no Job', async () => {
-    await using stage = await openStage(server.apiUrl)
-    await using agent = startAgent(stage)
-    const run = await stage.run(await deployCommand(stage, 'sleep 300'))
+    await using stage = await openStage(scene.server.apiUrl)
+    await using agent = scene.startAgent(stage)
+    const run = await stage.run(await scene.deployCommand(stage, 'sleep 300'))
     await until(() => stage.starts(run.id) === 1, { timeoutMs: 120_000 })
-    const answer = await fetch(`${server.apiUrl}/flow_runs/${run.id}`, { method: 'DELETE' })
+    const answer = await fetch(`${scene.server.apiUrl}/flow_runs/${run.id}`, { method: 'DELETE' })
     assert.equal(answer.status, 204)
-    await until(async () => (await jobsOf(run.id)) === 0, { timeoutMs: 120_000, what: agent.output })
+    await until(async () => (await scene.jobsOf(run.id)) === 0, { timeoutMs: 120_000, what: agent.output })
   })
 
   test('an agent that cannot detach, as in a pod of its own, lets go of its Jobs all the same', async () => {
-    await using stage = await openStage(server.apiUrl)
-    const run = await stage.run(await deployCommand(stage, 'sleep 8'))
-    await using first = startAgent(stage, { onStop: 'kill-own', drainSeconds: 0 })
+    await using stage = await openStage(scene.server.apiUrl)
+    const run = await stage.run(await scene.deployCommand(stage, 'sleep 8'))
+    await using first = scene.startAgent(stage, { onStop: 'kill-own', drainSeconds: 0 })
     await until(() => stage.starts(run.id) === 1, { timeoutMs: 120_000 })
     first.signal('SIGTERM')
     assert.equal(await first.ended(), 0, first.output)
-    await using second = startAgent(stage)
+    await using second = scene.startAgent(stage)
     const done = await stage.waitFor(run.id, over, 120_000)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${first.output}\n${second.output}`)
     assert.equal(stage.starts(run.id), 1)
@@ -205,11 +120,11 @@ def hello(n: int = 1):
 
   /** The first agent is killed, the second carries on: one START, one END, the right state, one Job. */
   const carryOn = async (stage: Stage, begin: () => AgentProcess): Promise<void> => {
-    const deployment = await deployCommand(stage, 'echo working; sleep 1')
+    const deployment = await scene.deployCommand(stage, 'echo working; sleep 1')
     const run = await stage.run(deployment)
     await using first = begin()
     assert.equal(await first.ended(), 'SIGKILL', first.output)
-    await using second = startAgent(stage)
+    await using second = scene.startAgent(stage)
     const done = await stage.waitFor(run.id, over, 120_000)
     await second.isPolling()
     second.signal('SIGTERM')
@@ -218,13 +133,13 @@ def hello(n: int = 1):
     assert.equal(done.state_type, 'COMPLETED', output)
     const whats = stage.ledger(run.id).map(line => line.what)
     assert.deepEqual(whats, ['START', 'END'], output)
-    assert.equal(await jobsOf(run.id), 1, output)
+    assert.equal(await scene.jobsOf(run.id), 1, output)
   }
 
   for (const point of killPoints) {
     test(`an agent that is killed at "${point}" has its Job carried on exactly once by the next one`, async () => {
-      await using stage = await openStage(server.apiUrl)
-      await carryOn(stage, () => startAgent(stage, { killAt: point }))
+      await using stage = await openStage(scene.server.apiUrl)
+      await carryOn(stage, () => scene.startAgent(stage, { killAt: point }))
     })
   }
 
@@ -239,10 +154,10 @@ def hello(n: int = 1):
   for (const [what, call] of calls) {
     for (const when of ['before', 'after'] as const) {
       test(`an agent that is killed just ${when} the call that ${what} has its Job carried on exactly once`, async () => {
-        await using stage = await openStage(server.apiUrl)
+        await using stage = await openStage(scene.server.apiUrl)
         await using proxy = await KubernetesProxy.start()
         await carryOn(stage, () => {
-          const agent = startAgent(stage, {}, proxy.environment)
+          const agent = scene.startAgent(stage, {}, proxy.environment)
           proxy.on(call, { kind: 'tell', when, tell: () => agent.signal('SIGKILL') })
           return agent
         })
@@ -250,42 +165,3 @@ def hello(n: int = 1):
     }
   }
 })
-
-/** Lets pods reach a server on this machine's loopback. */
-class Bridge implements AsyncDisposable {
-  readonly apiUrl: string
-  readonly #close: () => Promise<void>
-
-  static async open(target: URL): Promise<Bridge> {
-    const sockets = new Set<Socket>()
-    const keep = (socket: Socket) => {
-      sockets.add(socket)
-      socket.once('close', () => sockets.delete(socket))
-      socket.on('error', () => socket.destroy())
-      return socket
-    }
-    const listener = createServer(socket => {
-      const upstream = keep(connect(Number(target.port), '127.0.0.1'))
-      keep(socket).pipe(upstream).pipe(socket)
-    })
-    listener.listen(0, process.env.RIGEL_TEST_KUBERNETES_HOST)
-    await once(listener, 'listening')
-    const bound = listener.address()
-    assert.ok(typeof bound === 'object' && bound)
-    const { port, address } = bound
-    return new Bridge(`http://${address}:${port}${target.pathname}`, async () => {
-      listener.close()
-      for (const socket of sockets) socket.destroy()
-      await once(listener, 'close')
-    })
-  }
-
-  private constructor(apiUrl: string, close: () => Promise<void>) {
-    this.apiUrl = apiUrl
-    this.#close = close
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#close()
-  }
-}

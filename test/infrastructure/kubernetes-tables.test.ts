@@ -10,7 +10,7 @@ import { loadCargo, ownedBy } from '../../src/infrastructure/kubernetes-cargo.ts
 import { buildRunLabels } from '../../src/infrastructure/kubernetes-labels.ts'
 import { LogLineReader } from '../../src/infrastructure/kubernetes-log-lines.ts'
 import { buildJobPlan, jobName } from '../../src/infrastructure/kubernetes-manifest.ts'
-import { readKubernetesSettings } from '../../src/infrastructure/kubernetes-settings.ts'
+import { baseManifest, readKubernetesSettings } from '../../src/infrastructure/kubernetes-settings.ts'
 import { longestCodeBytes, readTree } from '../../src/infrastructure/kubernetes-tree.ts'
 import { makeDirectory } from '../support/directory.ts'
 
@@ -185,4 +185,49 @@ test('a line without end is split, never within a character, and loses nothing',
   assert.ok(lines.length >= 2)
   assert.equal(lines.map(line => line.text).join(''), text)
   assert.deepEqual([...new Set(lines.map(line => line.time))], ['1795494363.000000000'])
+})
+
+test('a pod that fetches its code has what it needs in the Secret, and a user that is not root', () => {
+  const recipe = {
+    from: { kind: 'block', slug: 's3', data: { aws_secret_access_key: 'hidden' }, path: '-odd path' },
+    directory: 'inner/folder',
+  } as const
+  const env = { RIGEL_PYTHON: 'python9', RIGEL_STORAGE_MAX_FILES: '9', AWS_SECRET_ACCESS_KEY: 'also', HOME: '/root' }
+  const job = structuredClone(baseManifest)
+  Object.assign(Object(job).spec.template.spec, { securityContext: { runAsUser: 0 } })
+  const whole = { ...spec, env, settings: { job } }
+  const planned = buildJobPlan(whole, readKubernetesSettings(whole.settings))
+  const cargo = loadCargo(planned, whole, { recipe, image: 'rigel:1' }, 'end')
+  const pod = planned.manifest.spec.template.spec
+  assert.doesNotMatch(JSON.stringify(planned.manifest), /hidden|also/)
+  const data = v.parse(v.record(v.string(), v.string()), cargo.secret?.data)
+  assert.deepEqual(JSON.parse(atob(data.from ?? '')), {
+    block_type_slug: 's3',
+    data: { aws_secret_access_key: 'hidden' },
+  })
+  assert.equal(cargo.code, undefined)
+  const [fetching] = pod.initContainers ?? []
+  assert.deepEqual(fetching?.args, [
+    'fetch',
+    '/rigel/fetched/code',
+    '--block-file',
+    '/rigel/from/from.json',
+    '--path=-odd path',
+    '--share',
+  ])
+  assert.deepEqual(
+    fetching?.env?.map(({ name }) => name),
+    [
+      'RIGEL_STORAGE_MAX_FILES',
+      'AWS_SECRET_ACCESS_KEY',
+      'HOME',
+      'TMPDIR',
+      'PREFECT_HOME',
+      'RIGEL_STATE_DIR',
+      'RIGEL_CACHE_DIR',
+    ],
+  )
+  assert.equal(Object(fetching?.securityContext).runAsUser, 10_001)
+  const mount = { name: 'rigel-code', mountPath: '/rigel/workspace', subPath: 'code/inner/folder', readOnly: true }
+  assert.deepEqual(pod.containers[0].volumeMounts, [mount])
 })
