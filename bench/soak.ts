@@ -1,28 +1,33 @@
 // `npm run soak`: the promise "no run lost, none started twice" against a real Prefect 2 server, many times over.
 //
 //   1. SIGKILL of the agent before and after every step of a run, ROUNDS times each (default 50);
-//   2. SIGKILL at random moments, KILLS times (default 500), with a stream of runs under way.
+//   2. SIGKILL at random moments, KILLS times (default 500), with a stream of runs under way;
+//   3. three agents that race for the runs of one queue, one of them killed at a time, RACE times in all (default 100).
 //
 // The ledger in which each run writes START and END is the judge: one of each, in one process, and the right final state.
-// Bounded: it stops by itself when both are done, and at the first violation. SOAK_ROUNDS and SOAK_KILLS make it shorter,
-// SOAK_PARALLEL (default 3) says how many agents of their own are killed beside one another.
+// Bounded: it stops by itself when all are done, and at the first violation. SOAK_ROUNDS, SOAK_KILLS and SOAK_RACE make it
+// shorter, SOAK_PARALLEL (default 3) says how many agents of their own are killed beside one another, SOAK_SERVER=prefect3
+// puts a Prefect 3 server in the place of 2.20's.
 
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { killPoints } from '../test/agent/kill-points.ts'
-import { type AgentProcess, openStage, type Stage } from '../test/agent/stage.ts'
+import { type AgentProcess, never, openStage, type Stage } from '../test/agent/stage.ts'
 import { startPrefectServer } from '../test/support/prefect-server.ts'
 
 const rounds = Number(process.env.SOAK_ROUNDS ?? 50)
 const kills = Number(process.env.SOAK_KILLS ?? 500)
+const raceKills = Number(process.env.SOAK_RACE ?? 100)
 const parallel = Number(process.env.SOAK_PARALLEL ?? 3)
 /** Runs that are under way or due while the agent is killed at random. */
 const underWay = 6
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
 
-const server = await startPrefectServer('prefect2')
+const server = await startPrefectServer(process.env.SOAK_SERVER === 'prefect3' ? 'prefect3' : 'prefect2')
 try {
   await killAtEachStep(server.apiUrl)
   await killAtRandom(server.apiUrl)
+  await race(server.apiUrl)
 } finally {
   await server[Symbol.asyncDispose]()
 }
@@ -66,15 +71,7 @@ async function killManyTimes(apiUrl: string, kills: number, name: string): Promi
   let killed = 0
   try {
     for (; killed < kills; killed++) {
-      const open =
-        runs.length -
-        new Set(
-          stage
-            .ledger()
-            .filter(line => line.what === 'END')
-            .map(line => line.flowRunId),
-        ).size
-      for (let more = open; more < underWay; more++) runs.push((await stage.run(deployment)).id)
+      for (let more = openRuns(stage, runs); more < underWay; more++) runs.push((await stage.run(deployment)).id)
       agent = stage.startAgent({ limit: 4 })
       // A start takes about 300 ms; the rest of the range is where runs are claimed, started, watched and reported.
       await delay(150 + Math.random() * 1_500)
@@ -93,6 +90,52 @@ async function killManyTimes(apiUrl: string, kills: number, name: string): Promi
   } finally {
     await agent?.[Symbol.asyncDispose]()
   }
+}
+
+/** The killed agent's runs go on, and nobody but its own next life may touch them, however often the others poll. */
+async function race(apiUrl: string): Promise<void> {
+  await using stage = await openStage(apiUrl)
+  const startedAt = performance.now()
+  const deployment = await stage.deployCommand({ script: 'sleep 0.$(($$ % 10))' })
+  const runs: string[] = []
+  const startAgent = (index: number) =>
+    stage.startAgent({ stateDirectory: join(stage.directory, `racer-${index}`), limit: 4 })
+  const agents = [startAgent(0), startAgent(1), startAgent(2)]
+  const earlier: AgentProcess[] = []
+  try {
+    for (let killed = 0; killed < raceKills; killed++) {
+      for (let more = openRuns(stage, runs); more < 2 * underWay; more++) runs.push((await stage.run(deployment)).id)
+      await delay(300 + Math.random() * 1_200)
+      const index = killed % agents.length
+      const agent = agents[index]
+      if (!agent) continue
+      agent.signal('SIGKILL')
+      await agent.ended()
+      earlier.push(agent)
+      agents[index] = startAgent(index)
+    }
+    for (const id of runs) await stage.waitFor(id, over, 120_000)
+    await settled(stage, runs)
+    for (const id of runs) {
+      const told = [...earlier, ...agents].flatMap(agent => agent.output.split('\n').filter(line => line.includes(id)))
+      const states = await stage.client.readFlowRunStates(id, never)
+      const past = states.map(state => `${state.timestamp} ${state.name} ${state.state_details.transition_id}`)
+      const where = `a race of agents\n${told.toSorted().join('\n')}\n${past.join('\n')}`
+      judge(stage, id, (await stage.readRun(id)).state_type, where)
+    }
+    console.log(
+      `race: ${raceKills} kills among ${agents.length} agents, ${runs.length} runs, each with one START and one END, ` +
+        `all Completed, ${seconds(startedAt)} s`,
+    )
+  } finally {
+    for (const agent of agents) await agent[Symbol.asyncDispose]()
+  }
+}
+
+/** How many of these runs have not written their END yet. */
+function openRuns(stage: Stage, runs: readonly string[]): number {
+  const ended = stage.ledger().filter(line => line.what === 'END')
+  return runs.length - new Set(ended.map(line => line.flowRunId)).size
 }
 
 /** The last line of a run may be written a moment after its report. */

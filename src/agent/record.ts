@@ -8,7 +8,7 @@
 // `claiming` and `submitting` are intents, on disk before the step; the others are facts, on disk before the next step.
 
 import * as v from 'valibot'
-import { type FlowRun, stateTypes } from '../prefect/types.ts'
+import type { FlowRun } from '../prefect/types.ts'
 
 /** Raised when a record of the new release could not be read by the old one. A release reads its own and the one before. */
 export const recordVersion = 1
@@ -54,10 +54,6 @@ const RecordShape = v.object({
   /** The flow run as the poll showed it: what a later look is compared with. */
   polled: v.object({
     stateId: v.nullable(v.string()),
-    stateType: v.nullable(v.picklist(stateTypes)),
-    runCount: v.number(),
-    startTime: v.nullable(v.string()),
-    endTime: v.nullable(v.string()),
     infrastructurePid: v.nullable(v.string()),
   }),
   /** Who tells the server what the flow did; known once it is decided what is run. */
@@ -79,10 +75,6 @@ export function newRecord(run: FlowRun, transitionId: string): RunRecord {
     transitionId,
     polled: {
       stateId: run.state?.id ?? null,
-      stateType: run.state_type,
-      runCount: run.run_count ?? 0,
-      startTime: run.start_time,
-      endTime: run.end_time,
       infrastructurePid: run.infrastructure_pid,
     },
   }

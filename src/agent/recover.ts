@@ -58,14 +58,18 @@ export async function findOrphans(
     const transitionId = run.state?.state_details?.transition_id
     if (!transitionId || !isOurs(identity, transitionId) || isKnown(run.id)) return []
     if (now - Date.parse(run.state?.timestamp ?? '') < orphanAgeMs) return []
-    logger.warn({ flow_run_id: run.id }, 'found a claim of ours that no journal remembers; giving it back')
+    logger.warn(
+      { flow_run_id: run.id },
+      'found a claim of ours that no journal remembers; putting its former state back',
+    )
     return [{ ...buildRecord(run, transitionId), step: 'ended', ending: endingOf(run) }]
   })
 }
 
+/** A claim that nobody remembers may also have been made from an old answer: what it has replaced is put back. */
 function endingOf(run: FlowRun): Ending {
+  if (run.state_type === 'PENDING') return { kind: 'restore' }
   const reason = 'the agent that had claimed it has lost its record'
-  if (run.state_type === 'PENDING') return { kind: 'given-back', message: `Given back: ${reason}.`, delaySeconds: 0 }
   return {
     kind: 'exit',
     exit: { kind: 'vanished', reason: `${reason}, and nothing of it was found running`, outputTail: [] },

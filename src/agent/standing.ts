@@ -1,4 +1,6 @@
-// PURE: what the server shows of a run that we have claimed -> may it still be launched?
+// PURE: what the server shows of a run that we have claimed -> may it still be launched, and what was it before?
+//
+// The server accepts PENDING after COMPLETED, so a claim made from a poll answer that has grown old succeeds as any other.
 
 import type { FlowRun, State, StateType } from '../prefect/types.ts'
 import { followUpId } from './identity.ts'
@@ -9,8 +11,6 @@ export type Standing =
   | 'ours'
   /** The claim holds and RUNNING was accepted already, in this life or an earlier one. */
   | 'ours-running'
-  /** The claim came from a poll answer that was out of date: somebody has run it meanwhile. Put the former state back. */
-  | 'stale'
   /** Somebody wants it ended. */
   | 'cancelled'
   /** It is somebody else's, over, or unknown to the server. */
@@ -22,7 +22,7 @@ export function judgeStanding(record: RunRecord, run: FlowRun | undefined): Stan
   if (run.state_type === 'CANCELLING') return 'cancelled'
   if (run.state_type === 'RUNNING' && transitionId === followUpId(record.transitionId, 'running')) return 'ours-running'
   if (run.state_type !== 'PENDING' || transitionId !== record.transitionId) return 'lost'
-  return wasRunSince(record, run) ? 'stale' : 'ours'
+  return 'ours'
 }
 
 /**
@@ -40,6 +40,19 @@ export function readUntouched(polled: FlowRun, claimed: State): FlowRun | undefi
   return { ...polled, state: claimed, state_type: claimed.type, state_name: claimed.name }
 }
 
+/**
+ * The same from the history: true when nobody has had the run between the poll and our claim. `states`: all of the run's,
+ * oldest first. A server that marks a waiting run as late gives it another scheduled state, which changes nothing.
+ *
+ * The run itself does not tell: one that ends without having been Running (a command that reports nothing, a launch that
+ * failed) keeps its count, and has neither start nor end.
+ */
+export function isUntouched({ polled, transitionId }: RunRecord, states: readonly State[]): boolean {
+  const at = states.findIndex(state => state.id !== null && state.id === polled.stateId)
+  const since = states.slice(at + 1).filter(state => state.state_details.transition_id !== transitionId)
+  return at !== -1 && since.every(state => state.type === 'SCHEDULED')
+}
+
 /** PENDING never takes the place of these (PreventPendingTransitions in core_policy.py, 2.x and 3.x). */
 const refusingClaims: readonly StateType[] = ['PENDING', 'RUNNING', 'CANCELLING', 'CANCELLED']
 
@@ -52,21 +65,4 @@ const refusingClaims: readonly StateType[] = ['PENDING', 'RUNNING', 'CANCELLING'
  */
 export function findFormerState(states: readonly State[]): State | undefined {
   return states.findLast(state => !refusingClaims.includes(state.type))
-}
-
-/**
- * The server accepts PENDING after COMPLETED, so a claim made from an old poll answer succeeds. What it cannot hide is
- * that the run has been run: its count, its start and its end have moved since.
- */
-function wasRunSince({ polled }: RunRecord, run: FlowRun): boolean {
-  return (
-    (run.run_count ?? 0) !== polled.runCount ||
-    run.start_time !== polled.startTime ||
-    endedSince(polled.endTime, run.end_time)
-  )
-}
-
-/** Leaving a terminal state clears the end time, so only a new one is a sign. */
-function endedSince(polled: string | null, now: string | null): boolean {
-  return now !== null && now !== polled
 }

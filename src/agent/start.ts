@@ -13,14 +13,14 @@ import { LaunchError } from '../launch/errors.ts'
 import type { Launch } from '../launch/run-spec.ts'
 import { ApiError } from '../prefect/errors.ts'
 import { buildRunning } from '../prefect/states.ts'
-import type { FlowRun } from '../prefect/types.ts'
+import type { FlowRun, State } from '../prefect/types.ts'
 import { StorageError } from '../storage/storage.ts'
 import { AssignmentError, readAssignment } from './assignment.ts'
 import { followUpId } from './identity.ts'
 import { JournalFullError } from './journal.ts'
 import { prepareLaunch } from './prepare.ts'
 import { NotLaunched, NotOurs, type Run, stopped } from './run.ts'
-import { judgeStanding } from './standing.ts'
+import { isUntouched, judgeStanding } from './standing.ts'
 import { giveBackDelaysSeconds } from './trouble.ts'
 
 /**
@@ -52,21 +52,36 @@ async function adopt(run: Run): Promise<boolean> {
   return true
 }
 
-/** Looks at the run once more before anything is started; RUNNING is what an earlier life of ours has proposed. */
+/**
+ * Looks at the run once more before anything is started; RUNNING is what an earlier life of ours has proposed.
+ * Until that is known, giving the run back could schedule one that is over: what the claim has replaced is put back instead.
+ */
 async function confirm(run: Run): Promise<FlowRun> {
-  const flowRun = await run.context.reader.read(run.id, 'look')
-  const standing = judgeStanding(run.record, flowRun)
-  if (flowRun && (standing === 'ours' || standing === 'ours-running')) return flowRun
-  if (standing === 'stale') {
-    run.log.warn('the flow run was run by somebody else since the poll; putting its former state back')
+  try {
+    const flowRun = await run.context.reader.read(run.id, 'look')
+    const standing = judgeStanding(run.record, flowRun)
+    if (flowRun && standing === 'ours-running') return flowRun
+    if (flowRun && standing === 'ours') {
+      if (isUntouched(run.record, await readStates(run))) return flowRun
+      run.log.warn('the flow run was run by somebody else since the poll; putting its former state back')
+      throw new NotLaunched({ kind: 'restore' })
+    }
+    if (standing === 'cancelled') {
+      run.requestStop('cancelled')
+      throw stopped()
+    }
+    run.log.info({ state: flowRun?.state_name ?? 'unknown' }, 'flow run is not ours any more')
+    throw new NotOurs()
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error
+    run.log.warn({ err: error }, 'could not look at the flow run; putting its former state back')
+    run.context.avoid(run.id)
     throw new NotLaunched({ kind: 'restore' })
   }
-  if (standing === 'cancelled') {
-    run.requestStop('cancelled')
-    throw stopped()
-  }
-  run.log.info({ state: flowRun?.state_name ?? 'unknown' }, 'flow run is not ours any more')
-  throw new NotOurs()
+}
+
+function readStates({ context, detach, id }: Run): Promise<State[]> {
+  return context.turns.take('look', () => context.client.readFlowRunStates(id, detach), detach)
 }
 
 async function prepare(run: Run, flowRun: FlowRun): Promise<Launch> {

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:f
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { buildScheduled, buildState } from '../../src/prefect/states.ts'
+import { buildScheduled, buildState, type ProposedState } from '../../src/prefect/states.ts'
 import { type Fault, startChaosProxy } from '../support/chaos-proxy.ts'
 import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
@@ -42,11 +42,19 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
 
   const message = 'by another agent'
   const scheduledTime = new Date(Date.now() + 3_600_000).toISOString()
-  const lasts = {
-    'was run': buildState('COMPLETED', { message }),
-    'was run, and made to wait for a retry,': buildScheduled({ message, name: 'AwaitingRetry', scheduledTime }),
-  }
-  for (const [what, last] of Object.entries(lasts)) {
+  const pasts: readonly [string, ...ProposedState[]][] = [
+    ['was run', buildState('PENDING'), buildState('RUNNING'), buildState('COMPLETED', { message })],
+    // As with a command that reports nothing: neither its count nor its times tell that it has been run.
+    ['was run without ever being Running', buildState('PENDING'), buildState('COMPLETED', { message })],
+    ['could not be started', buildState('PENDING'), buildState('CRASHED', { message })],
+    [
+      'was run, and made to wait for a retry,',
+      buildState('PENDING'),
+      buildState('RUNNING'),
+      buildScheduled({ message, name: 'AwaitingRetry', scheduledTime }),
+    ],
+  ]
+  for (const [what, ...states] of pasts) {
     test(`puts the former state back when a run ${what} by somebody else between poll and claim`, async () => {
       await using proxy = await startChaosProxy(server.apiUrl)
       await using stage = await openStage(server.apiUrl)
@@ -54,17 +62,34 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
       proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
       await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
       await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
-      for (const state of [buildState('PENDING'), buildState('RUNNING'), last]) {
-        await stage.client.setFlowRunState(run.id, state, {}, never)
-      }
+      for (const state of states) await stage.client.setFlowRunState(run.id, state, {}, never)
       await until(() => agent.output.includes('putting its former state back'))
-      await stage.waitFor(run.id, [last.type])
+      const last = states.at(-1)
+      await until(async () => (await stage.readRun(run.id)).state?.name === last?.name)
       await delay(1_500)
       const { state } = await stage.readRun(run.id)
-      assert.deepEqual([state?.type, state?.name, state?.message], [last.type, last.name, message], agent.output)
+      assert.deepEqual([state?.type, state?.name, state?.message], [last?.type, last?.name, message], agent.output)
       assert.equal(stage.starts(run.id), 0, agent.output)
     })
   }
+
+  test('schedules no run again that is over when it cannot look at what its claim has replaced', async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+    await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
+    for (const state of [buildState('PENDING'), buildState('RUNNING'), buildState('COMPLETED', { message })]) {
+      await stage.client.setFlowRunState(run.id, state, {}, never)
+    }
+    proxy.spoil({ route: 'GET /flow_runs/{id}' }, { kind: 'answer', status: 422, body: { exception_message: 'no' } })
+    await until(() => agent.output.includes('could not look at the flow run'))
+    proxy.heal()
+    const { state } = await stage.waitFor(run.id, over)
+    assert.deepEqual([state?.type, state?.message], ['COMPLETED', message], agent.output)
+    assert.equal(stage.starts(run.id), 0, agent.output)
+  })
 
   test('reads no run anew whose claim was answered in time', async () => {
     await using proxy = await startChaosProxy(server.apiUrl)

@@ -34,7 +34,7 @@ function facts(given: Case): OutcomeFacts {
     flowRunId: 'run',
     flowRunName: 'name',
     transitionId,
-    polled: { stateId: null, stateType: null, runCount: 0, startTime: null, endTime: null, infrastructurePid: null },
+    polled: { stateId: null, infrastructurePid: null },
     reports: given.reports ?? 'engine',
     handle,
     ending: given.ending,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import * as v from 'valibot'
-import { findFormerState, readUntouched } from '../../src/agent/standing.ts'
+import { newRecord } from '../../src/agent/record.ts'
+import { findFormerState, isUntouched, readUntouched } from '../../src/agent/standing.ts'
 import { FlowRun, State, type StateType } from '../../src/prefect/types.ts'
 
 const id = '11111111-1111-4111-8111-111111111111'
@@ -10,6 +11,10 @@ const due = '2026-11-24T10:00:00.123456+00:00'
 function state(type: StateType, scheduled_time: string | null): State {
   const details = { transition_id: id, scheduled_time }
   return v.parse(State, { type, name: type, timestamp: due, state_details: details })
+}
+
+function named(name: string, type: StateType, transition_id: string | null = null): State {
+  return { ...state(type, due), id: name, state_details: { transition_id, scheduled_time: null } }
 }
 
 function polled(now: State | null): FlowRun {
@@ -49,5 +54,25 @@ describe('the state before a claim', () => {
   ]
   for (const [what, types, expected] of before) {
     test(what, () => assert.equal(findFormerState(types.map(type => state(type, null)))?.type, expected))
+  }
+})
+
+describe('the history behind a claim', () => {
+  const ours = '22222222-2222-4222-8222-222222222222'
+  const before = [named('created', 'SCHEDULED'), named('polled', 'SCHEDULED')]
+  const claim = named('claim', 'PENDING', ours)
+  const another = named('another', 'PENDING', id)
+  const histories: readonly [string, readonly State[], boolean][] = [
+    ['untouched when only the claim follows', [...before, claim], true],
+    ['untouched when it was marked as late', [...before, named('late', 'SCHEDULED'), claim], true],
+    ['run when it has ended meanwhile', [...before, another, named('end', 'COMPLETED'), claim], false],
+    ['run when that is dated behind the claim', [...before, claim, another, named('end', 'COMPLETED')], false],
+    ['touched when it was given back', [...before, another, named('back', 'SCHEDULED'), claim], false],
+    ['doubtful when the polled state is not in it', [claim], false],
+  ]
+  for (const [what, states, expected] of histories) {
+    test(`shows the run ${what}`, () => {
+      assert.equal(isUntouched(newRecord(polled(named('polled', 'SCHEDULED')), ours), states), expected)
+    })
   }
 })
