@@ -11,6 +11,7 @@ import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { label } from './docker-create.ts'
 import type { ContainerInfo, DockerEngine } from './docker-engine.ts'
+import { parseJson, readLines } from './docker-json-lines.ts'
 import { EngineError } from './docker-transport.ts'
 
 /** How often the list of running containers is compared with those that are waited for, in milliseconds. */
@@ -21,6 +22,9 @@ const reconcileMs = 5_000
  * ends what it finds running: nothing is refused then, and the gap alone tells. In milliseconds.
  */
 const awayAfterMs = 2_000
+
+/** Ends of containers that nobody waited for yet are remembered for so many, the latest of them. */
+const earlyEnds = 200
 
 /** What was noticed while a container was watched, beyond what inspect can tell when it is over. */
 export interface Hints {
@@ -33,6 +37,13 @@ export interface Hints {
 export interface Ended extends Hints {
   /** Undefined: the engine does not know it any more. */
   readonly info: ContainerInfo | undefined
+}
+
+export interface WatchOptions {
+  /** Called once, with the first look at the container. */
+  readonly onSight: (info: ContainerInfo) => void
+  /** For so many milliseconds only an event makes us look: what ends within them costs one look instead of two. */
+  readonly restMs: number
 }
 
 interface Watched {
@@ -51,6 +62,8 @@ export class EndWatch {
   readonly #engine: DockerEngine
   readonly #logger: Logger
   readonly #watched = new Map<string, Set<Watched>>()
+  /** Ids of what ended between its start's answer and the wait for it. */
+  readonly #early = new Set<string>()
   #listening: Scope | undefined
   /** Since when there is no event stream, where there was one. */
   #lostAt: number | undefined
@@ -61,13 +74,15 @@ export class EndWatch {
   }
 
   /**
-   * Resolves when the container does not run any more, or is gone. `onSight` is called once, with the first look at it.
-   * An engine that is away is waited for. Rejects with the signal's reason when the signal is aborted.
+   * Resolves when the container does not run any more, or is gone. An engine that is away is waited for. Rejects with the
+   * signal's reason when the signal is aborted.
    */
-  async ended(id: string, onSight: (info: ContainerInfo) => void, signal: AbortSignal): Promise<Ended> {
+  async ended(id: string, { onSight, restMs }: WatchOptions, signal: AbortSignal): Promise<Ended> {
     const watched: Watched = { signals: [], engineWasAway: false, look: Promise.withResolvers() }
     const listening = this.#join(id, watched)
     try {
+      if (!this.#early.delete(id)) await rest(watched.look.promise, restMs, AbortSignal.any([signal, listening.signal]))
+      signal.throwIfAborted()
       for (let seen = false; ; ) {
         watched.look = Promise.withResolvers()
         const info = await this.#inspect(id, watched, signal)
@@ -123,6 +138,7 @@ export class EndWatch {
     const listening = this.#listening
     this.#listening = undefined
     this.#lostAt = undefined
+    this.#early.clear()
     await listening?.[Symbol.asyncDispose]()
   }
 
@@ -152,11 +168,17 @@ export class EndWatch {
       const event = v.safeParse(eventSchema, parseJson(line))
       if (!event.success) continue
       const { Action, Actor } = event.output
+      if (Action === 'die' && !this.#watched.has(Actor.ID)) this.#noteEarly(Actor.ID)
       for (const watched of this.#watched.get(Actor.ID) ?? []) {
         if (Action === 'kill' && Actor.Attributes.signal) watched.signals.push(Actor.Attributes.signal)
         if (Action === 'die' || Action === 'destroy') watched.look.resolve()
       }
     }
+  }
+
+  #noteEarly(id: string): void {
+    this.#early.add(id)
+    if (this.#early.size > earlyEnds) for (const oldest of this.#early) return void this.#early.delete(oldest)
   }
 
   async #reconcileOften(signal: AbortSignal): Promise<void> {
@@ -196,6 +218,15 @@ export function isAlive(info: ContainerInfo): boolean {
   )
 }
 
+/** Resolves when asked to look, when the time is over, or when the signal is aborted. */
+async function rest(asked: Promise<void>, ms: number, signal: AbortSignal): Promise<void> {
+  if (ms <= 0) return
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  await untilAsked(Promise.race([asked, promise]), signal)
+  clearTimeout(timer)
+}
+
 /** Resolves when asked to look again, or when the signal is aborted. */
 async function untilAsked(asked: Promise<void>, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return
@@ -206,28 +237,5 @@ async function untilAsked(asked: Promise<void>, signal: AbortSignal): Promise<vo
     await Promise.race([asked, promise])
   } finally {
     signal.removeEventListener('abort', onAbort)
-  }
-}
-
-/** Lines of a stream of JSON lines; one of more than 1 MiB is no event and is dropped. */
-export async function* readLines(stream: Readable): AsyncGenerator<string> {
-  const decoder = new TextDecoder()
-  let rest = ''
-  for await (const chunk of stream) {
-    rest += decoder.decode(chunk, { stream: true })
-    const lines = rest.split('\n')
-    rest = lines.pop() ?? ''
-    for (const line of lines) if (line.trim() !== '') yield line
-    if (rest.length > 1_048_576) rest = ''
-  }
-  if (rest.trim() !== '') yield rest
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    // Half a line of a stream that was cut: the reconciliation makes up for it.
-    return undefined
   }
 }

@@ -55,10 +55,7 @@ export async function callOrLook<Answer>(
   const answer = call(stop)
   try {
     for (;;) {
-      const pause = new AbortController()
-      const pauseStop = AbortSignal.any([stop, pause.signal])
-      const first = await Promise.race([answer, sleep(lookEveryMs, pauseStop).then(() => late)])
-      pause.abort()
+      const first = await orLate(answer, late)
       if (first !== late) return await answer
       signal.throwIfAborted()
       const seen = await look(stop).catch(error => {
@@ -71,5 +68,16 @@ export async function callOrLook<Answer>(
     // A call that nobody waits for any more ends, and its end is no news.
     answer.catch(() => undefined)
     enough.abort()
+  }
+}
+
+/** A bare timer: most answers are in time, and to abort a pause for each of them costs more than all else here. */
+async function orLate<Answer, Late>(answer: Promise<Answer>, late: Late): Promise<Answer | Late> {
+  const { promise, resolve } = Promise.withResolvers<Late>()
+  const timer = setTimeout(() => resolve(late), lookEveryMs)
+  try {
+    return await Promise.race([answer, promise])
+  } finally {
+    clearTimeout(timer)
   }
 }

@@ -62,7 +62,7 @@ export class Transport {
     this.#endpoint = endpoint
     this.#local = local
     // Idle connections end after 5 s, so that none keeps an idle agent or its memory busy.
-    const options = { keepAlive: true, maxFreeSockets: 16, timeout: 5_000 }
+    const options = { keepAlive: true, maxFreeSockets: 32, timeout: 5_000 }
     this.#agent = endpoint.kind === 'tcp' && endpoint.tls ? new TlsAgent(options) : new Agent(options)
   }
 

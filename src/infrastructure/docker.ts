@@ -39,6 +39,12 @@ import type {
 import { InfrastructureError } from './infrastructure.ts'
 import { forgetPosition } from './log-position.ts'
 
+/**
+ * For so long after its start a container is only looked at when an event says so. What ends sooner is looked at once and
+ * read once; of what lives longer, the output begins to flow then. In milliseconds.
+ */
+const momentMs = 500
+
 export interface DockerOptions {
   /** Holds one folder per run, 0700, on the disk of the journal, which makes and removes them. */
   readonly runsDirectory: string
@@ -72,6 +78,8 @@ class DockerDriver implements DockerInfrastructure {
   #connected: Promise<Connected> | undefined
   /** Labels of containers that were waited for, so that `release` need not ask again. */
   readonly #isAutoRemoved = new Map<string, boolean>()
+  /** Until when a container that was started in this life is not looked at without an event. */
+  readonly #restsUntil = new Map<string, number>()
   readonly #sweep: Sweep | undefined
 
   constructor(options: DockerOptions) {
@@ -93,6 +101,7 @@ class DockerDriver implements DockerInfrastructure {
     const cargo = { workspace: spec.workspace, files: spec.files }
     try {
       const id = await launchContainer({ engine, plan, attempt: spec, cargo, fetchImage, logger }, signal)
+      this.#restsUntil.set(id, performance.now() + momentMs)
       await images.noteUse(plan.image)
       return toHandle(engine, id, spec)
     } catch (error) {
@@ -114,7 +123,9 @@ class DockerDriver implements DockerInfrastructure {
       shipper = begun
       scope.spawn(stop => begun.ship(stop))
     }
-    const ended = await watch.ended(id, onSight, scope.signal).catch(async error => {
+    const restMs = (this.#restsUntil.get(id) ?? 0) - performance.now()
+    this.#restsUntil.delete(id)
+    const ended = await watch.ended(id, { onSight, restMs }, scope.signal).catch(async error => {
       // A failure in the scope is the cause of its abort.
       await scope.join()
       throw error

@@ -7,34 +7,13 @@ import type { RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
-import { dockerLedger, type Ledger } from './docker-ledger.ts'
-import { DockerProxy, type Fault } from './docker-proxy.ts'
-import { type DockerSubject, makeDockerSubject, unstopped } from './docker-subject.ts'
+import type { Fault } from './docker-proxy.ts'
+import { calls, makeStage, type Stage } from './docker-stage.ts'
+import { makeDockerSubject, unstopped } from './docker-subject.ts'
 
 const options = { ...needs('docker'), timeout: 120_000 }
 /** How soon a run's end must be known, whatever was lost. */
 const soonMs = 15_000
-
-interface Stage extends AsyncDisposable {
-  readonly proxy: DockerProxy
-  readonly subject: DockerSubject
-  readonly ledger: Ledger
-  spec(script: string, overrides?: Partial<RunSpec>): Promise<RunSpec>
-}
-
-async function makeStage(): Promise<Stage> {
-  const stack = new AsyncDisposableStack()
-  const proxy = stack.use(await DockerProxy.start())
-  const ledger = stack.use(await dockerLedger())
-  const subject = stack.use(await makeDockerSubject({ environment: proxy.environment, settings: ledger.settings }))
-  return {
-    proxy,
-    subject,
-    ledger,
-    spec: (script, overrides) => subject.spec(`echo START >> /ledger/marks; ${script}`, overrides),
-    [Symbol.asyncDispose]: () => stack.disposeAsync(),
-  }
-}
 
 /** Runs it to its end through the proxy and gives the exit. */
 async function runThrough({ subject }: Stage, spec: RunSpec) {
@@ -42,24 +21,18 @@ async function runThrough({ subject }: Stage, spec: RunSpec) {
   return await subject.infrastructure.wait(handle, () => {}, unstopped)
 }
 
-const create = /^POST \/containers\/create/
-const start = /^POST \/containers\/[^/]+\/start/
-const inspect = /^GET \/containers\/[^/]+\/json/
-const events = /^GET \/events/
-const logs = /^GET \/containers\/[^/]+\/logs/
-
 const launchFaults: readonly (readonly [string, RegExp, Fault, number])[] = [
-  ['the answer to the create call is lost', create, { kind: 'lose' }, 1],
-  ['the answer to the create call is lost three times', create, { kind: 'lose' }, 3],
-  ['the create call never arrives, twice', create, { kind: 'drop' }, 2],
-  ['the create call arrives after its connection broke', create, { kind: 'late', ms: 1_500 }, 1],
-  ['the create call is never answered', create, { kind: 'hang' }, 1],
-  ['the create call is answered with 503, twice', create, { kind: 'refuse', status: 503 }, 2],
-  ['the answer to the start call is lost', start, { kind: 'lose' }, 1],
-  ['the start call never arrives, twice', start, { kind: 'drop' }, 2],
-  ['the start call is never answered', start, { kind: 'hang' }, 1],
-  ['the start call is answered with 503, twice', start, { kind: 'refuse', status: 503 }, 2],
-  ['looks at the container are lost', inspect, { kind: 'lose' }, 4],
+  ['the answer to the create call is lost', calls.create, { kind: 'lose' }, 1],
+  ['the answer to the create call is lost three times', calls.create, { kind: 'lose' }, 3],
+  ['the create call never arrives, twice', calls.create, { kind: 'drop' }, 2],
+  ['the create call arrives after its connection broke', calls.create, { kind: 'late', ms: 1_500 }, 1],
+  ['the create call is never answered', calls.create, { kind: 'hang' }, 1],
+  ['the create call is answered with 503, twice', calls.create, { kind: 'refuse', status: 503 }, 2],
+  ['the answer to the start call is lost', calls.start, { kind: 'lose' }, 1],
+  ['the start call never arrives, twice', calls.start, { kind: 'drop' }, 2],
+  ['the start call is never answered', calls.start, { kind: 'hang' }, 1],
+  ['the start call is answered with 503, twice', calls.start, { kind: 'refuse', status: 503 }, 2],
+  ['looks at the container are lost', calls.inspect, { kind: 'lose' }, 4],
 ]
 
 // Most of their time they wait.
@@ -79,7 +52,7 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
   test('a start call that arrives after it was given up does not start the run a second time', options, async () => {
     await using stage = await makeStage()
     // Long enough for the second start to have come and gone.
-    stage.proxy.on(start, { kind: 'late', ms: 4_000 })
+    stage.proxy.on(calls.start, { kind: 'late', ms: 4_000 })
     const exit = await runThrough(stage, await stage.spec('exit 0'))
     assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
     await delay(5_000)
@@ -88,12 +61,12 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
 
   test('a start call that arrives after a stop of the submission starts nothing', options, async () => {
     await using stage = await makeStage()
-    stage.proxy.on(start, { kind: 'late', ms: 2_000 })
+    stage.proxy.on(calls.start, { kind: 'late', ms: 2_000 })
     const stop = new AbortController()
     const spec = await stage.spec('exit 0')
     const submitting = stage.subject.infrastructure.submit(spec, stop.signal)
     submitting.catch(() => {})
-    await until(() => stage.proxy.count(start) > 0)
+    await until(() => stage.proxy.count(calls.start) > 0)
     stop.abort(new Error('cancelled'))
     await assert.rejects(submitting, /cancelled/)
     assert.equal(await stage.subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
@@ -104,11 +77,11 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
   test('an agent that died before its start call arrived: the next one starts it once', options, async () => {
     await using stage = await makeStage()
     const spec = await stage.spec('exit 0')
-    stage.proxy.on(start, { kind: 'late', ms: 1_500 })
+    stage.proxy.on(calls.start, { kind: 'late', ms: 1_500 })
     const stop = new AbortController()
     const first = stage.subject.infrastructure.submit(spec, stop.signal)
     first.catch(() => {})
-    await until(() => stage.proxy.count(start) > 0)
+    await until(() => stage.proxy.count(calls.start) > 0)
     // The first agent hangs from here on, as one that was killed does; the second goes to the engine directly.
     stage.proxy.on(/./, { kind: 'swallow' }, 1_000)
     const next = stage.subject.startAnew({ DOCKER_HOST: process.env.RIGEL_TEST_DOCKER_HOST ?? '' })
@@ -122,36 +95,13 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
     await Promise.allSettled([first])
   })
 
-  test(
-    'one event stream serves any number of containers, and none is left when nothing is watched',
-    options,
-    async () => {
-      await using stage = await makeStage()
-      const { infrastructure } = stage.subject
-      const stop = new AbortController()
-      const specs = await Promise.all(Array.from({ length: 8 }, () => stage.spec('sleep 60')))
-      const handles = await Promise.all(specs.map(spec => infrastructure.submit(spec, unstopped)))
-      const waiting = handles.map(handle => infrastructure.wait(handle, () => {}, stop.signal))
-      for (const one of waiting) one.catch(() => {})
-      await until(() => stage.proxy.openEventStreams === 1)
-      const looksBefore = stage.proxy.count(inspect)
-      await delay(2_000)
-      assert.equal(stage.proxy.openEventStreams, 1)
-      assert.equal(stage.proxy.count(events), 1)
-      assert.ok(stage.proxy.count(inspect) - looksBefore <= 1, 'containers are not polled one by one')
-      stop.abort(new Error('enough'))
-      await Promise.allSettled(waiting)
-      await until(() => stage.proxy.openEventStreams === 0)
-    },
-  )
-
   const watchFaults: readonly (readonly [string, RegExp, Fault])[] = [
-    ['the event stream is silent', events, { kind: 'swallow' }],
-    ['the event stream begins and then says nothing', events, { kind: 'mute' }],
-    ['the event stream is refused', events, { kind: 'refuse', status: 500 }],
-    ['the output stream is never answered', logs, { kind: 'swallow' }],
-    ['the output stream begins and then says nothing', logs, { kind: 'mute' }],
-    ['the first look is never answered', inspect, { kind: 'swallow' }],
+    ['the event stream is silent', calls.events, { kind: 'swallow' }],
+    ['the event stream begins and then says nothing', calls.events, { kind: 'mute' }],
+    ['the event stream is refused', calls.events, { kind: 'refuse', status: 500 }],
+    ['the output stream is never answered', calls.logs, { kind: 'swallow' }],
+    ['the output stream begins and then says nothing', calls.logs, { kind: 'mute' }],
+    ['the first look is never answered', calls.inspect, { kind: 'swallow' }],
   ]
 
   for (const [what, call, fault] of watchFaults) {
@@ -159,7 +109,7 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
       await using stage = await makeStage()
       const { infrastructure } = stage.subject
       const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 3'), unstopped)
-      stage.proxy.on(call, fault, call === events ? 1_000 : 1)
+      stage.proxy.on(call, fault, call === calls.events ? 1_000 : 1)
       const lines: string[] = []
       const began = performance.now()
       const exit = await infrastructure.wait(handle, batch => void lines.push(...batch), unstopped)
