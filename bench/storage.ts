@@ -33,7 +33,7 @@ const largeBytes = 2 ** 31
 
 type Where = Parameters<BenchPlace['block']>[0]
 
-// As the agent runs: bin/rigel.js turns the compilers off that cost an idle agent memory.
+// As the agent runs: bin/rigel.js turns the compilers off that cost an idle agent memory, and users run compiled files.
 const agentFlags = [
   ...readFileSync(join(import.meta.dirname, '../bin/rigel.js'), 'utf8').matchAll(/^ +'(--[\w=-]+)',$/gm),
 ].map(([, flag = '']) => flag)
@@ -74,6 +74,8 @@ async function measureKinds(asked: readonly BenchKind[]): Promise<void> {
 async function measureKind(kind: BenchKind): Promise<void> {
   await using place = await kind.open()
   await fill(place)
+  // Compiles what it loads, for those that are measured.
+  await fetchByUs(place, undefined, { times: 1, atOnce: 1 })
   for (const [at, delayMs] of values.delays.split(',').map(Number).entries()) {
     await using proxy = await startTcpProxy({ ...place.address, delayMs })
     const where = delayMs === 0 ? undefined : { host: '127.0.0.1', port: proxy.port }
@@ -157,6 +159,7 @@ async function fetchByUs(
   const order: FetchOrder = { block, environment: place.environment ?? {}, to, cacheDir, ...how }
   const program = join(import.meta.dirname, 'storage-fetch.ts')
   const { code, stdout, stderr } = await run(process.execPath, [...agentFlags, program, JSON.stringify(order)], {
+    env: { ...process.env, NODE_COMPILE_CACHE: join(directory.path, 'compiled') },
     timeoutMs,
   })
   if (code !== 0) throw new Error(`our block failed: ${stderr.slice(-2000)}`)

@@ -24,7 +24,7 @@ import { StorageError } from './storage.ts'
 import { encodePath } from './url-encoding.ts'
 
 const apiVersion = '2021-08-06'
-const connections = 32
+const connections = 64
 
 const text = v.nullish(v.string())
 const Fields = v.object({

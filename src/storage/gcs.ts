@@ -22,7 +22,7 @@ import {
 } from './source.ts'
 import { StorageError } from './storage.ts'
 
-const connections = 32
+const connections = 64
 
 export interface GcsSettings {
   readonly bucket: string

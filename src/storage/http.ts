@@ -5,10 +5,10 @@
 
 import { readFile } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
-import type { Dispatcher } from 'undici'
-import EnvHttpProxyAgent from 'undici/lib/dispatcher/env-http-proxy-agent.js'
+import type { Client, Dispatcher } from 'undici'
 import type { StorageContext } from './context.ts'
 import { HttpBody } from './http-body.ts'
+import { HttpLanes } from './http-lanes.ts'
 
 /** A server that says nothing for so long will not. Milliseconds. */
 const silenceMs = 30_000
@@ -43,7 +43,8 @@ export interface HttpResponse {
 export class HttpClient {
   readonly #options: HttpOptions
   readonly #context: Pick<StorageContext, 'environment' | 'meter'>
-  #dispatcher: Promise<Dispatcher> | undefined
+  readonly #aborts = new Aborts()
+  #transport: Promise<Transport> | undefined
 
   constructor(options: HttpOptions, context: Pick<StorageContext, 'environment' | 'meter'>) {
     this.#options = options
@@ -53,69 +54,161 @@ export class HttpClient {
   /** Resolves with the head of the answer; its body must be read or cancelled. Rejects with the connection's error. */
   async send(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
     signal.throwIfAborted()
-    this.#dispatcher ??= openDispatcher(this.#options, this.#context.environment)
-    const dispatcher = await this.#dispatcher
+    this.#transport ??= openTransport(this.#options, this.#context.environment)
+    const { take } = await this.#transport
+    const { dispatcher, release } = await take(request.origin, signal)
+    if (signal.aborted) release()
+    signal.throwIfAborted()
     if (this.#context.meter) this.#context.meter.requests += 1
-    return dispatch(dispatcher, request, signal)
+    return new Promise((resolve, reject) => {
+      const exchange = new Exchange(resolve, reject, () => {
+        this.#aborts.delete(signal, exchange)
+        release()
+      })
+      this.#aborts.add(signal, exchange)
+      const { method, origin, path, headers, body = null } = request
+      dispatcher.dispatch({ method, origin, path, headers: { ...headers }, body }, exchange)
+    })
   }
 
   /** Cuts what is under way. */
   async close(): Promise<void> {
-    await (await this.#dispatcher)?.destroy()
+    await (await this.#transport)?.close()
   }
 }
 
-async function openDispatcher(options: HttpOptions, environment: StorageContext['environment']): Promise<Dispatcher> {
+/** Where requests go. */
+interface Transport {
+  readonly take: (origin: string, signal: AbortSignal) => Promise<Taken> | Taken
+  readonly close: () => Promise<void>
+}
+
+interface Taken {
+  readonly dispatcher: Dispatcher
+  /** When the request is over. */
+  readonly release: () => void
+}
+
+async function openTransport(options: HttpOptions, environment: StorageContext['environment']): Promise<Transport> {
   const tls = {
     ...(options.caFile ? { ca: await readFile(options.caFile, 'utf8') } : {}),
     ...(options.insecure ? { rejectUnauthorized: false } : {}),
   }
-  const limits = { connections: options.connections, headersTimeout: silenceMs, bodyTimeout: silenceMs, allowH2: false }
-  return new EnvHttpProxyAgent({
+  const limits = { headersTimeout: silenceMs, bodyTimeout: silenceMs, allowH2: false }
+  const connect = { ...tls, timeout: connectMs }
+  const httpProxy = environment.http_proxy || environment.HTTP_PROXY || ''
+  const httpsProxy = environment.https_proxy || environment.HTTPS_PROXY || ''
+  if (httpProxy === '' && httpsProxy === '') return openDirect({ ...limits, connect }, options.connections)
+  const { default: EnvHttpProxyAgent } = await import('undici/lib/dispatcher/env-http-proxy-agent.js')
+  const dispatcher = new EnvHttpProxyAgent({
     ...limits,
-    connect: { ...tls, timeout: connectMs },
+    connections: options.connections,
+    connect,
     requestTls: tls,
     // Given even when empty: undici would look into process.env otherwise.
-    httpProxy: environment.http_proxy || environment.HTTP_PROXY || '',
-    httpsProxy: environment.https_proxy || environment.HTTPS_PROXY || '',
+    httpProxy,
+    httpsProxy,
     noProxy: environment.no_proxy || environment.NO_PROXY || '',
   })
+  const taken = { dispatcher, release: () => undefined }
+  return { take: () => taken, close: () => dispatcher.destroy() }
 }
 
-function dispatch(dispatcher: Dispatcher, request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
-  return new Promise((resolve, reject) => {
-    let body: HttpBody | undefined
-    let abort: ((reason: Error) => void) | undefined
-    const onAbort = () => abort?.(toError(signal.reason))
-    signal.addEventListener('abort', onAbort)
-    const finish = () => signal.removeEventListener('abort', onAbort)
-    const { method, origin, path, headers } = request
-    dispatcher.dispatch(
-      { method, origin, path, headers: { ...headers }, body: request.body ?? null },
-      {
-        onRequestStart(controller) {
-          if (signal.aborted) controller.abort(toError(signal.reason))
-          abort = reason => controller.abort(reason)
-        },
-        onResponseStart(controller, status, headers) {
-          // 1xx answers come before the real one.
-          if (status < 200) return
-          body = new HttpBody(controller)
-          resolve({ status, header: name => firstOf(headers[name]), body })
-        },
-        onResponseData: (_controller, chunk) => body?.push(chunk),
-        onResponseEnd() {
-          finish()
-          body?.end()
-        },
-        onResponseError(_controller, error) {
-          finish()
-          if (body) body.fail(error)
-          else reject(error)
-        },
-      },
-    )
-  })
+async function openDirect(options: Client.Options, connections: number): Promise<Transport> {
+  const { default: HttpConnection } = await import('undici/lib/dispatcher/client.js')
+  const hosts = new Map<string, HttpLanes>()
+  return {
+    take(origin, signal) {
+      const lanes = hosts.get(origin) ?? new HttpLanes(() => new HttpConnection(origin, options), connections)
+      hosts.set(origin, lanes)
+      const taken = (dispatcher: Client) => ({ dispatcher, release: () => lanes.release(dispatcher) })
+      const free = lanes.take()
+      return free ? taken(free) : lanes.next(signal).then(taken)
+    },
+    async close() {
+      await Promise.all([...hosts.values()].map(lanes => lanes.close()))
+    },
+  }
+}
+
+/** One request and its answer, as undici tells of them. */
+class Exchange implements Dispatcher.DispatchHandler {
+  readonly #resolve: (response: HttpResponse) => void
+  readonly #reject: (error: Error) => void
+  readonly #over: () => void
+  #body: HttpBody | undefined
+  #controller: Dispatcher.DispatchController | undefined
+  #aborted: Error | undefined
+
+  constructor(resolve: (response: HttpResponse) => void, reject: (error: Error) => void, over: () => void) {
+    this.#resolve = resolve
+    this.#reject = reject
+    this.#over = over
+  }
+
+  abort(reason: Error): void {
+    this.#aborted = reason
+    this.#controller?.abort(reason)
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#aborted) controller.abort(this.#aborted)
+  }
+
+  onResponseStart(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    headers: Readonly<Record<string, string | string[] | undefined>>,
+  ): void {
+    // 1xx answers come before the real one.
+    if (status < 200) return
+    const body = new HttpBody(controller)
+    this.#body = body
+    this.#resolve({ status, header: name => firstOf(headers[name]), body })
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#body?.push(chunk)
+  }
+
+  onResponseEnd(): void {
+    this.#over()
+    this.#body?.end()
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    this.#over()
+    if (this.#body) this.#body.fail(error)
+    else this.#reject(error)
+  }
+}
+
+/** Listens to each signal once for all the requests that are under way with it: a listener for each is dear. */
+class Aborts {
+  readonly #underWay = new Map<AbortSignal, { readonly exchanges: Set<Exchange>; readonly onAbort: () => void }>()
+
+  add(signal: AbortSignal, exchange: Exchange): void {
+    const known = this.#underWay.get(signal)
+    if (known) {
+      known.exchanges.add(exchange)
+      return
+    }
+    const exchanges = new Set([exchange])
+    const onAbort = () => {
+      for (const exchange of exchanges) exchange.abort(toError(signal.reason))
+    }
+    signal.addEventListener('abort', onAbort, { once: true })
+    this.#underWay.set(signal, { exchanges, onAbort })
+  }
+
+  delete(signal: AbortSignal, exchange: Exchange): void {
+    const known = this.#underWay.get(signal)
+    known?.exchanges.delete(exchange)
+    if (!known || known.exchanges.size > 0) return
+    signal.removeEventListener('abort', known.onAbort)
+    this.#underWay.delete(signal)
+  }
 }
 
 function firstOf(value: string | string[] | undefined): string {

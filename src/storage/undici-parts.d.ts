@@ -6,3 +6,10 @@ declare module 'undici/lib/dispatcher/env-http-proxy-agent.js' {
   const EnvHttpProxyAgentClass: typeof EnvHttpProxyAgent
   export default EnvHttpProxyAgentClass
 }
+
+declare module 'undici/lib/dispatcher/client.js' {
+  import type { Client } from 'undici'
+
+  const ClientClass: typeof Client
+  export default ClientClass
+}

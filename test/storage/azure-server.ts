@@ -77,7 +77,9 @@ export function connectionString({ endpoint, account, key }: AzurePlace): string
 
 /** An account SAS for reading, as Microsoft's "Create an account SAS" says. */
 export function makeSas({ account, key }: AzurePlace): string {
-  const expiry = new Date(Date.now() + 3_600_000).toISOString().replace(/\.\d+/, '')
+  // Rounded to hours, for another SAS is another source to the cache.
+  const hourMs = 3_600_000
+  const expiry = new Date((Math.floor(Date.now() / hourMs) + 2) * hourMs).toISOString().replace(/\.\d+/, '')
   const fields = [account, 'rl', 'b', 'sco', '', expiry, '', '', '2020-08-04', '']
   const signature = createHmac('sha256', Buffer.from(key, 'base64')).update(fields.join('\n')).digest('base64')
   return new URLSearchParams({ sv: '2020-08-04', ss: 'b', srt: 'sco', sp: 'rl', se: expiry, sig: signature }).toString()

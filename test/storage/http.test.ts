@@ -88,3 +88,26 @@ test('a body that is not wanted lets its connection go', async () => {
   assert.equal((await place.get()).status, 200)
   assert.equal(place.meter.requests, 6)
 })
+
+test('more requests than connections wait for one, and one that is stopped while it waits leaves the others theirs', async () => {
+  let underWay = 0
+  let most = 0
+  await using place = await serve((_request, response) => {
+    most = Math.max(most, ++underWay)
+    setTimeout(() => {
+      underWay--
+      response.end('done')
+    }, 20)
+  })
+  const controller = new AbortController()
+  const answers = Array.from({ length: 9 }, async (_, at) =>
+    (await place.get('/', at === 5 ? controller.signal : signal)).body.text(),
+  )
+  controller.abort(new Error('stopped'))
+  const ends = await Promise.allSettled(answers)
+  assert.deepEqual(
+    ends.map(({ status }) => status),
+    Array.from({ length: 9 }, (_, at) => (at === 5 ? 'rejected' : 'fulfilled')),
+  )
+  assert.equal(most, 2)
+})
