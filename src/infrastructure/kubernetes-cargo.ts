@@ -3,13 +3,13 @@
 // In: the planned Job and what is to be brought along. Out: the Job with the volumes that show it, and the two objects,
 // which the Job owns: they go when it goes.
 
-import { type CodeRecipe, InfrastructureError, type RunSpec } from './infrastructure.ts'
+import { InfrastructureError, type RunSpec } from './infrastructure.ts'
 import { addFetching, recipeKey } from './kubernetes-fetch.ts'
 import { annotation, buildOwnLabels } from './kubernetes-labels.ts'
 import { type JobPlan, podFolders } from './kubernetes-manifest.ts'
 import { moveSecrets } from './kubernetes-secrets.ts'
 import type { Json } from './kubernetes-settings.ts'
-import type { CodeFile } from './kubernetes-tree.ts'
+import type { Code, CodeFile } from './kubernetes-tree.ts'
 
 /** An object without its owner, whose uid is known once the Job is there. */
 export interface OwnedObject {
@@ -26,9 +26,6 @@ export interface Cargo {
 
 /** The API server's limit is 1 MiB. */
 const longestSecretBytes = 1_000_000
-
-/** The code of a run: its files, or how and by which image the pod fetches them; undefined when there is none. */
-export type Code = readonly CodeFile[] | { readonly recipe: CodeRecipe; readonly image: string } | undefined
 
 /**
  * Changes the plan's manifest. `ending`: of the objects' names, new for

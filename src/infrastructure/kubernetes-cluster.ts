@@ -33,7 +33,7 @@ export class Cluster {
   /** The first part of an `infrastructure_pid`. */
   readonly uid: string
   /** Other ids that this cluster has had in handles: a right may come and go between two lives of the agent. */
-  readonly #aliases: ReadonlySet<string>
+  readonly #aliases: Set<string>
   readonly #options: ClustersOptions
   readonly #trackers = new Map<string, Tracker>()
 
@@ -45,8 +45,17 @@ export class Cluster {
     this.#options = options
   }
 
-  answersTo(uid: string): boolean {
-    return this.#aliases.has(uid)
+  get aliases(): readonly string[] {
+    return [...this.#aliases]
+  }
+
+  /** It has proved to be the one that a handle names so. */
+  learn(alias: string): void {
+    this.#aliases.add(alias)
+  }
+
+  answersTo(...uids: readonly string[]): boolean {
+    return uids.some(uid => this.#aliases.has(uid))
   }
 
   tracker(namespace: string, agent: string): Tracker {
@@ -89,12 +98,14 @@ export class Clusters {
   }
 
   /** One that was used in this life of the agent. */
-  async find(uid: string): Promise<Cluster | undefined> {
-    for (const opening of this.#clusters.values()) {
-      const cluster = await opening.catch(() => undefined)
-      if (cluster?.answersTo(uid)) return cluster
-    }
-    return undefined
+  async find(...uids: readonly string[]): Promise<Cluster | undefined> {
+    return (await this.all()).find(cluster => cluster.answersTo(...uids))
+  }
+
+  /** Those that were used in this life of the agent. */
+  async all(): Promise<readonly Cluster[]> {
+    const opened = await Promise.all([...this.#clusters.values()].map(opening => opening.catch(() => undefined)))
+    return opened.filter(cluster => cluster !== undefined)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -111,7 +122,7 @@ export class Clusters {
     } catch (cause) {
       const blame = config ? 'run' : 'host'
       const why = cause instanceof Error ? cause.message : String(cause)
-      throw new InfrastructureError(`No Kubernetes cluster to use: ${why}`, { blame, cause })
+      throw new NoClusterError(`No Kubernetes cluster to use: ${why}`, { blame, cause })
     }
     const rights = new Rights(logger)
     try {
@@ -140,6 +151,9 @@ export class Clusters {
     }
   }
 }
+
+/** There is none to ask: no kubeconfig, or one without sense. */
+export class NoClusterError extends InfrastructureError {}
 
 /** A cluster that does not answer is no fault of the run. */
 export function toHostTrouble(error: unknown, signal: AbortSignal): unknown {

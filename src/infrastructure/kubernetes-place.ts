@@ -1,6 +1,7 @@
 // Notes beside a run where its Job is about to be made, so that the next life of the agent looks there and nowhere else.
 //
-// Written before the first call, so without it nothing has been asked for. Ids only: no address, no credentials.
+// Written before the first call, so without it nothing has been asked for. Ids only (one is a hash of the address): no
+// credentials.
 
 import { randomBytes } from 'node:crypto'
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
@@ -12,10 +13,14 @@ import type { Attempt } from './infrastructure.ts'
 const schema = v.object({
   version: v.literal(1),
   clusterUid: v.string(),
+  /** Others by which the same cluster is known, should the right to read its uid come or go. */
+  aliases: v.optional(v.array(v.string()), []),
   namespace: v.string(),
   name: v.string(),
 })
-export type Place = Omit<v.InferOutput<typeof schema>, 'version'>
+export type Place = Readonly<Omit<v.InferOutput<typeof schema>, 'version' | 'aliases'>> & {
+  readonly aliases: readonly string[]
+}
 
 type Which = Pick<Attempt, 'flowRunId' | 'attempt'>
 

@@ -1,12 +1,13 @@
 // Reads fetched flow code for a ConfigMap: files by path, with their executable bit.
 //
-// In: the workspace on this machine. Out: all of its files, or why it cannot travel that way: it is too large, or holds
-// what a ConfigMap cannot carry (links, empty folders matter to nobody).
+// In: the workspace on this machine. Out: all of its files, or, where they cannot travel that way (too large, or what a
+// ConfigMap cannot carry; links and empty folders matter to nobody), how the pod fetches them by itself.
 
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { errorCode } from '../errors.ts'
-import { InfrastructureError } from './infrastructure.ts'
+import { readVersion } from '../version.ts'
+import { type CodeRecipe, InfrastructureError, type RunSpec } from './infrastructure.ts'
 
 export interface CodeFile {
   /** Relative, with slashes. */
@@ -22,6 +23,21 @@ export const mostCodeFiles = 3_000
 
 /** Git's own folder is of no use to a flow, and would be the larger part. */
 const leftOut = new Set(['.git'])
+
+/** The code of a run: its files, or how and by which image the pod fetches them; undefined when there is none. */
+export type Code = readonly CodeFile[] | { readonly recipe: CodeRecipe; readonly image: string } | undefined
+
+/** `image`: by default `rigel-agent` of this version. Throws an InfrastructureError when the pod has no way to the code. */
+export async function readCode({ workspace, recipe }: RunSpec, image: string | undefined): Promise<Code> {
+  if (workspace === undefined) return undefined
+  const files = await readTree(workspace)
+  if (typeof files !== 'string') return files
+  if (recipe) return { recipe, image: image ?? `rigel-agent:${readVersion()}` }
+  throw new InfrastructureError(
+    `The flow code cannot travel to the cluster: ${files}, and the pod cannot fetch it from this machine's disk. Give it a storage that pods reach, let the image hold it, or let the engine in the pod fetch it (deployment override "fetch": "infrastructure").`,
+    { blame: 'run' },
+  )
+}
 
 /** A sentence when the tree does not fit. Throws an InfrastructureError when it cannot be read. */
 export async function readTree(workspace: string): Promise<readonly CodeFile[] | string> {

@@ -7,7 +7,6 @@
 import { randomBytes } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import type { Logger } from '../logger.ts'
-import { readVersion } from '../version.ts'
 import {
   type Attempt,
   type Collectable,
@@ -19,10 +18,11 @@ import {
   type OutputSink,
   type RunSpec,
 } from './infrastructure.ts'
-import { type Code, loadCargo } from './kubernetes-cargo.ts'
+import { loadCargo } from './kubernetes-cargo.ts'
 import { ClusterError, isRefusal } from './kubernetes-client.ts'
 import { type Cluster, Clusters } from './kubernetes-cluster.ts'
 import { collectJobs } from './kubernetes-collect.ts'
+import { ClusterFinder, type JobAddress, readAddress } from './kubernetes-find.ts'
 import { deleteJob, killJob } from './kubernetes-kill.ts'
 import { agentOf, annotation, isOurs, selectorOf } from './kubernetes-labels.ts'
 import { buildJobPlan } from './kubernetes-manifest.ts'
@@ -32,7 +32,7 @@ import { patiently } from './kubernetes-patience.ts'
 import { forgetPlace, readPlace, writePlace } from './kubernetes-place.ts'
 import { type Json, readKubernetesSettings } from './kubernetes-settings.ts'
 import { discardOnce, jobPath, launchJob, readJobAt } from './kubernetes-submit.ts'
-import { readTree } from './kubernetes-tree.ts'
+import { readCode } from './kubernetes-tree.ts'
 import { waitForVerdict } from './kubernetes-wait.ts'
 import { type WatchTimes, watchTimes } from './kubernetes-watch.ts'
 
@@ -61,10 +61,8 @@ export function createKubernetesInfrastructure(options: KubernetesOptions): Kube
   return new KubernetesDriver(options)
 }
 
-interface Located {
+interface Located extends JobAddress {
   readonly cluster: Cluster
-  readonly namespace: string
-  readonly name: string
 }
 
 class KubernetesDriver implements KubernetesInfrastructure {
@@ -73,7 +71,10 @@ class KubernetesDriver implements KubernetesInfrastructure {
   readonly #failed = new AbortController()
   /** Jobs that were waited for, so that `release` need not ask again. */
   readonly #seen = new Map<string, { readonly job: JobView; readonly isOver: boolean }>()
+  /** Runs whose cluster is looked for, by handle; aborted when they are to be ended. */
+  readonly #unreached = new Map<string, AbortController>()
   readonly #namespaces: UsedNamespaces
+  readonly #finder: ClusterFinder
 
   constructor(options: KubernetesOptions) {
     this.#options = options
@@ -84,6 +85,8 @@ class KubernetesDriver implements KubernetesInfrastructure {
       times: { ...watchTimes, ...options.times },
       onFailure: error => this.#failed.abort(error),
     })
+    const { runsDirectory, logger, readSettings } = options
+    this.#finder = new ClusterFinder({ clusters: this.#clusters, runsDirectory, logger, readSettings })
   }
 
   async submit(spec: RunSpec, signal: AbortSignal): Promise<Handle> {
@@ -91,30 +94,22 @@ class KubernetesDriver implements KubernetesInfrastructure {
     const settings = readKubernetesSettings(spec.settings)
     const plan = buildJobPlan(spec, settings)
     const { name, namespace } = plan
-    const code = await this.#readCode(spec)
+    const code = await readCode(spec, this.#options.fetchImage)
     const cargo = loadCargo(plan, spec, code, randomBytes(4).toString('hex'))
     const cluster = await this.#clusters.get(settings.cluster, signal)
-    await writePlace(runsDirectory, spec, { clusterUid: cluster.uid, namespace, name })
+    await writePlace(runsDirectory, spec, { clusterUid: cluster.uid, aliases: cluster.aliases, namespace, name })
     await this.#namespaces.note(cluster.uid, namespace)
     const job = await launchJob({ client: cluster.client, plan, cargo, attempt: spec, logger }, signal)
     cluster.tracker(namespace, agentOf(spec)).note(job)
     return toHandle(`${cluster.uid}:${namespace}:${name}`, spec)
   }
 
-  /** All files, as long as a ConfigMap can hold them; else how the pod gets them. */
-  async #readCode({ workspace, recipe }: RunSpec): Promise<Code> {
-    if (workspace === undefined) return undefined
-    const files = await readTree(workspace)
-    if (typeof files !== 'string') return files
-    if (!recipe) throw tooLarge(files)
-    return { recipe, image: this.#options.fetchImage ?? `rigel-agent:${readVersion()}` }
-  }
-
   async wait(handle: Handle, output: OutputSink, signal: AbortSignal): Promise<Exit> {
-    const located = await this.#locate(handle, signal)
-    if (!located) return strange(handle)
-    const { cluster, namespace, name } = located
+    const address = readAddress(handle)
+    const { namespace, name } = address
     const stop = AbortSignal.any([signal, this.#failed.signal])
+    const cluster = await this.#findUnlessEnded(handle, stop)
+    if (!cluster) return outOfReach(address)
     const { logger, runsDirectory } = this.#options
     const positionPath = (uid: string) => join(runsDirectory, handle.flowRunId, `kubernetes-${uid}.json`)
     const found = await waitForVerdict(
@@ -127,11 +122,18 @@ class KubernetesDriver implements KubernetesInfrastructure {
   }
 
   async kill(handle: Handle, graceSeconds: number, signal: AbortSignal): Promise<void> {
-    const located = await this.#locate(handle, signal)
-    if (!located) return
-    const { cluster, namespace, name } = located
+    const address = readAddress(handle)
+    const { namespace, name } = address
+    const search = await this.#finder.look(address, handle, signal)
+    if (!search.cluster) {
+      const reason = `Job "${name}" cannot be ended: its cluster ${address.uid} cannot be reached`
+      if (search.why === 'unreachable') throw new InfrastructureError(reason, { blame: 'host' })
+      // Nobody here will see its end, and whoever asks for this knows how the run is to be told.
+      this.#unreached.get(handle.identifier)?.abort(new Error(reason))
+      return
+    }
     const { logger } = this.#options
-    const { client, rights } = cluster
+    const { client, rights } = search.cluster
     const job = await patiently(() => readJobAt(client, namespace, name, signal), { logger }, signal)
     if (job && !isOurs(job.metadata.labels, handle)) return
     const target = { client, namespace, name, rights, logger, selector: selectorOf(agentOf(handle)) }
@@ -146,8 +148,9 @@ class KubernetesDriver implements KubernetesInfrastructure {
     // It is written before the first call.
     if (!place) return undefined
     const { clusterUid, namespace, name } = place
-    const cluster = await this.#findCluster(clusterUid, attempt, signal)
-    if (!cluster) return undefined
+    const cluster = await this.#finder.waitFor({ uid: clusterUid, namespace, name }, attempt, true, signal)
+    // That nothing was started can be said by its cluster alone, so it may have been: `wait` goes on looking.
+    if (!cluster) return toHandle(`${clusterUid}:${namespace}:${name}`, attempt)
     const find = () => discardOnce(cluster.client, { namespace, name }, attempt, signal)
     const job = await patiently(find, { logger }, signal)
     return job && toHandle(`${clusterUid}:${namespace}:${name}`, attempt)
@@ -213,47 +216,33 @@ class KubernetesDriver implements KubernetesInfrastructure {
     }
   }
 
-  async #locate(handle: Handle, signal: AbortSignal): Promise<Located | undefined> {
-    const [uid = '', namespace = '', ...rest] = handle.identifier.split(':')
-    const cluster = await this.#findCluster(uid, handle, signal)
-    return cluster && { cluster, namespace, name: rest.join(':') }
+  /** Undefined when the run is to be ended before its cluster is found. */
+  async #findUnlessEnded(handle: Handle, signal: AbortSignal): Promise<Cluster | undefined> {
+    const ended = new AbortController()
+    this.#unreached.set(handle.identifier, ended)
+    try {
+      return await this.#finder.waitFor(readAddress(handle), handle, false, AbortSignal.any([signal, ended.signal]))
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!ended.signal.aborted) throw error
+      return undefined
+    } finally {
+      this.#unreached.delete(handle.identifier)
+    }
   }
 
-  /** The cluster with this id: one of this life, the agent's own, or the one that the run's block names. */
-  async #findCluster(uid: string, attempt: Attempt, signal: AbortSignal): Promise<Cluster | undefined> {
-    const known = await this.#clusters.find(uid)
-    if (known) return known
-    const settings = await this.#options.readSettings?.(attempt.flowRunId, signal)
-    const config = settings ? readKubernetesSettings(settings).cluster : undefined
-    const { logger } = this.#options
-    for (const candidate of config ? [config, undefined] : [undefined]) {
-      try {
-        const cluster = await this.#clusters.get(candidate, signal)
-        if (cluster.answersTo(uid)) return cluster
-      } catch (error) {
-        signal.throwIfAborted()
-        // Another may be the right one. Without any, the run's fate cannot be known.
-        if (!(error instanceof InfrastructureError)) throw error
-        logger.warn({ err: error.message }, 'cluster of an earlier run cannot be reached')
-      }
-    }
-    return undefined
+  async #locate(handle: Handle, signal: AbortSignal): Promise<Located | undefined> {
+    const address = readAddress(handle)
+    const { cluster } = await this.#finder.look(address, handle, signal)
+    return cluster && { ...address, cluster }
   }
+}
+
+function outOfReach({ uid }: JobAddress): Exit {
+  const reason = `its Job belongs to cluster ${uid}, which this agent cannot reach any more: it may still be there`
+  return { kind: 'vanished', reason, outputTail: [] }
 }
 
 function toHandle(identifier: string, { flowRunId, attempt, transitionId }: Attempt): Handle {
   return { type: 'kubernetes-job', identifier, flowRunId, attempt, transitionId }
-}
-
-function strange({ identifier }: Handle): Exit {
-  const theirs = identifier.split(':')[0]
-  const reason = `its Job belongs to cluster ${theirs}, which this agent cannot reach any more`
-  return { kind: 'vanished', reason, outputTail: [] }
-}
-
-function tooLarge(why: string): InfrastructureError {
-  return new InfrastructureError(
-    `The flow code cannot travel to the cluster: ${why}, and the pod cannot fetch it from this machine's disk. Give it a storage that pods reach, let the image hold it, or let the engine in the pod fetch it (deployment override "fetch": "infrastructure").`,
-    { blame: 'run' },
-  )
 }

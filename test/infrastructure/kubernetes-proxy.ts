@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Agent, type RequestOptions, request } from 'node:https'
 import type { Socket } from 'node:net'
@@ -90,6 +90,16 @@ export class KubernetesProxy implements AsyncDisposable {
   /** The next `times` calls that match `METHOD /path?query` meet this fault. */
   on(call: RegExp, fault: Fault, times = 1): void {
     this.#rules.push({ call, fault, left: times })
+  }
+
+  /** No faults any more. */
+  heal(): void {
+    this.#rules.length = 0
+  }
+
+  /** The kubeconfig as a block would hold it; its context is `proxy`. */
+  async readConfig(): Promise<Record<string, unknown>> {
+    return JSON.parse(await readFile(this.environment.KUBECONFIG, 'utf8'))
   }
 
   count(call: RegExp): number {
