@@ -9,10 +9,10 @@
 // shorter, SOAK_PARALLEL (default 3) says how many agents of their own are killed beside one another, SOAK_SERVER=prefect3
 // puts a Prefect 3 server in the place of 2.20's.
 
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { killPoints } from '../test/agent/kill-points.ts'
-import { type AgentProcess, never, openStage, type Stage } from '../test/agent/stage.ts'
+import { judge, openRuns, raceAgents, settled } from '../test/agent/race.ts'
+import { type AgentProcess, openStage } from '../test/agent/stage.ts'
 import { startPrefectServer } from '../test/support/prefect-server.ts'
 
 const rounds = Number(process.env.SOAK_ROUNDS ?? 50)
@@ -92,63 +92,14 @@ async function killManyTimes(apiUrl: string, kills: number, name: string): Promi
   }
 }
 
-/** The killed agent's runs go on, and nobody but its own next life may touch them, however often the others poll. */
 async function race(apiUrl: string): Promise<void> {
   await using stage = await openStage(apiUrl)
   const startedAt = performance.now()
-  const deployment = await stage.deployCommand({ script: 'sleep 0.$(($$ % 10))' })
-  const runs: string[] = []
-  const startAgent = (index: number) =>
-    stage.startAgent({ stateDirectory: join(stage.directory, `racer-${index}`), limit: 4 })
-  const agents = [startAgent(0), startAgent(1), startAgent(2)]
-  const earlier: AgentProcess[] = []
-  try {
-    for (let killed = 0; killed < raceKills; killed++) {
-      for (let more = openRuns(stage, runs); more < 2 * underWay; more++) runs.push((await stage.run(deployment)).id)
-      await delay(300 + Math.random() * 1_200)
-      const index = killed % agents.length
-      const agent = agents[index]
-      if (!agent) continue
-      agent.signal('SIGKILL')
-      await agent.ended()
-      earlier.push(agent)
-      agents[index] = startAgent(index)
-    }
-    for (const id of runs) await stage.waitFor(id, over, 120_000)
-    await settled(stage, runs)
-    for (const id of runs) {
-      const told = [...earlier, ...agents].flatMap(agent => agent.output.split('\n').filter(line => line.includes(id)))
-      const states = await stage.client.readFlowRunStates(id, never)
-      const past = states.map(state => `${state.timestamp} ${state.name} ${state.state_details.transition_id}`)
-      const where = `a race of agents\n${told.toSorted().join('\n')}\n${past.join('\n')}`
-      judge(stage, id, (await stage.readRun(id)).state_type, where)
-    }
-    console.log(
-      `race: ${raceKills} kills among ${agents.length} agents, ${runs.length} runs, each with one START and one END, ` +
-        `all Completed, ${seconds(startedAt)} s`,
-    )
-  } finally {
-    for (const agent of agents) await agent[Symbol.asyncDispose]()
-  }
-}
-
-/** How many of these runs have not written their END yet. */
-function openRuns(stage: Stage, runs: readonly string[]): number {
-  const ended = stage.ledger().filter(line => line.what === 'END')
-  return runs.length - new Set(ended.map(line => line.flowRunId)).size
-}
-
-/** The last line of a run may be written a moment after its report. */
-async function settled(stage: Stage, ids: readonly string[]): Promise<void> {
-  const deadline = performance.now() + 10_000
-  while (performance.now() < deadline && ids.some(id => stage.ledger(id).length < 2)) await delay(50)
-}
-
-function judge(stage: Stage, id: string, state: string | null, where: string): void {
-  const [start, end, ...more] = stage.ledger(id)
-  const isOnce = start?.what === 'START' && end?.what === 'END' && more.length === 0 && start.pid === end.pid
-  if (isOnce && state === 'COMPLETED') return
-  throw new Error(`run ${id} is ${state}, ledger ${JSON.stringify(stage.ledger(id))}, killed at ${where}`)
+  const { runs } = await raceAgents(stage, raceKills)
+  console.log(
+    `race: ${raceKills} kills among three agents, ${runs} runs, each with one START and one END, all Completed, ` +
+      `${seconds(startedAt)} s`,
+  )
 }
 
 function seconds(since: number): string {

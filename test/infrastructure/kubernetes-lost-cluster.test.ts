@@ -18,12 +18,7 @@ const readUid = /^GET \/api\/v1\/namespaces\/kube-system/
 /** Waits for the run's end; `told` becomes true with it. */
 function waitFor(driver: Infrastructure, handle: Handle) {
   const waiting = { told: false, exit: driver.wait(handle, () => {}, AbortSignal.timeout(120_000)) }
-  waiting.exit.then(
-    () => {
-      waiting.told = true
-    },
-    () => undefined,
-  )
+  waiting.exit.finally(() => (waiting.told = true)).catch(() => undefined)
   return waiting
 }
 
