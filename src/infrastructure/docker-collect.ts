@@ -3,8 +3,9 @@
 // In: whose they are, how many to keep and for how long, which runs the journal still holds. Out: what was (or would be)
 // removed. Only containers with our labels and the agent's own identity are ever looked at; what runs is never touched.
 
+import type { ContainerSummary } from './docker-answers.ts'
 import { label, labelVersion } from './docker-create.ts'
-import type { ContainerSummary, DockerEngine } from './docker-engine.ts'
+import type { DockerEngine } from './docker-engine.ts'
 import { isRefusal } from './docker-transport.ts'
 import type { Collectable, CollectRequest, KeepRule } from './infrastructure.ts'
 import { chooseExcess } from './keep-rule.ts'

@@ -6,6 +6,15 @@
 import { Readable } from 'node:stream'
 import Docker from 'dockerode'
 import * as v from 'valibot'
+import {
+  type ContainerInfo,
+  type ContainerSummary,
+  containerSchema,
+  type ImageInfo,
+  imageSchema,
+  listSchema,
+  versionSchema,
+} from './docker-answers.ts'
 import type { Endpoint } from './docker-endpoint.ts'
 import { type CallLimits, EngineError, isRefusal, Transport } from './docker-transport.ts'
 import type { Tunnel } from './docker-tunnel.ts'
@@ -15,50 +24,6 @@ const deadline = { look: 5_000, stream: 5_000, step: 15_000, change: 60_000, upl
 
 /** The newest API whose answers we know (Docker 28); an older engine is spoken to in its own. */
 const newestApi = '1.51'
-
-const versionSchema = v.object({ Version: v.string(), ApiVersion: v.string() })
-
-const containerSchema = v.object({
-  Id: v.string(),
-  Name: v.string(),
-  Image: v.string(),
-  State: v.object({
-    Status: v.string(),
-    Running: v.boolean(),
-    Paused: v.nullish(v.boolean(), false),
-    OOMKilled: v.nullish(v.boolean(), false),
-    ExitCode: v.number(),
-    Error: v.nullish(v.string(), ''),
-    StartedAt: v.nullish(v.string(), ''),
-    FinishedAt: v.nullish(v.string(), ''),
-  }),
-  Config: v.object({
-    Labels: v.nullish(v.record(v.string(), v.string()), {}),
-    Tty: v.nullish(v.boolean(), false),
-    User: v.nullish(v.string(), ''),
-    WorkingDir: v.nullish(v.string(), ''),
-    Image: v.string(),
-  }),
-  HostConfig: v.object({ Memory: v.nullish(v.number(), 0) }),
-})
-export type ContainerInfo = v.InferOutput<typeof containerSchema>
-
-const listSchema = v.array(
-  v.object({
-    Id: v.string(),
-    Names: v.array(v.string()),
-    /** As it was written when the container was created. */
-    Image: v.nullish(v.string(), ''),
-    ImageID: v.nullish(v.string(), ''),
-    State: v.string(),
-    Created: v.number(),
-    Labels: v.nullish(v.record(v.string(), v.string()), {}),
-  }),
-)
-export type ContainerSummary = v.InferOutput<typeof listSchema>[number]
-
-const imageSchema = v.object({ Id: v.string(), RepoTags: v.nullish(v.array(v.string()), []) })
-export type ImageInfo = v.InferOutput<typeof imageSchema>
 
 export type RegistryAuth =
   | { readonly username: string; readonly password: string; readonly serveraddress: string }
@@ -78,6 +43,9 @@ export class DockerEngine {
   readonly #transport: Transport
   readonly #tunnel: Tunnel | undefined
   #version: string | undefined
+  #asking: Promise<string> | undefined
+  readonly #closed = new AbortController()
+  #isPodman = false
 
   constructor(endpoint: Endpoint, tunnel: Tunnel | undefined) {
     this.baseUrl = endpoint.baseUrl
@@ -89,12 +57,29 @@ export class DockerEngine {
     })
   }
 
+  /** Podman speaks Docker's API, with some ways of its own. Known once the engine has been asked for anything. */
+  get isPodman(): boolean {
+    return this.#isPodman
+  }
+
   /** The engine's own version, such as `20.10.24+dfsg1`. The first call of all: it settles which API is spoken. */
   async version(signal: AbortSignal): Promise<string> {
     if (this.#version !== undefined) return this.#version
-    const docker = this.#docker({ what: 'ask the Docker engine for its version', deadlineMs: deadline.look, signal })
+    signal.throwIfAborted()
+    // Asked once for all who wait for it: Podman starts programs to answer, one caller after the other.
+    this.#asking ??= this.#askVersion().finally(() => (this.#asking = undefined))
+    const { promise, reject } = Promise.withResolvers<never>()
+    const onAbort = () => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+    return await Promise.race([this.#asking, promise]).finally(() => signal.removeEventListener('abort', onAbort))
+  }
+
+  async #askVersion(): Promise<string> {
+    const what = 'ask the Docker engine for its version'
+    const docker = this.#docker({ what, deadlineMs: deadline.step, signal: this.#closed.signal })
     const answer = v.parse(versionSchema, await docker.version())
     this.#transport.pathPrefix = `/v${olderApi(answer.ApiVersion, newestApi)}`
+    this.#isPodman = answer.Components.some(({ Name }) => Name === 'Podman Engine')
     this.#version = answer.Version
     return answer.Version
   }
@@ -203,14 +188,16 @@ export class DockerEngine {
     return asStream(await docker.createImage(auth, { fromImage: image.repository, tag: image.tag }))
   }
 
-  /** JSON lines of what happens to containers that have this label, from now on. */
-  async events(labelKey: string, signal: AbortSignal): Promise<Readable> {
+  /** JSON lines of how containers that have this label (`key=value`) end, from now on. Podman has names of its own. */
+  async events(mark: string, signal: AbortSignal): Promise<Readable> {
     const docker = await this.#call('listen to the events of the Docker engine', deadline.stream, signal)
-    const filters = { type: ['container'], label: [labelKey], event: ['die', 'destroy', 'kill', 'oom'] }
+    const ends = ['die', 'died', 'destroy', 'remove', 'kill', 'oom']
+    const filters = { type: ['container'], label: [mark], event: ends }
     return asStream(await docker.getEvents({ filters }))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort(new Error('the connection to the Docker engine was closed'))
     this.#transport.close()
     await this.#tunnel?.close()
   }

@@ -9,8 +9,9 @@ import { Scope } from '../async/scope.ts'
 import { jitter, sleep } from '../async/sleep.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
-import { label } from './docker-create.ts'
-import type { ContainerInfo, DockerEngine } from './docker-engine.ts'
+import type { ContainerInfo } from './docker-answers.ts'
+import { label, labelVersion } from './docker-create.ts'
+import type { DockerEngine } from './docker-engine.ts'
 import { parseJson, readLines } from './docker-json-lines.ts'
 import { EngineError } from './docker-transport.ts'
 
@@ -145,7 +146,7 @@ export class EndWatch {
   async #listen(signal: AbortSignal): Promise<void> {
     for (let pauseMs = 100; !signal.aborted; ) {
       try {
-        const stream = await this.#engine.events(label.version, signal)
+        const stream = await this.#engine.events(`${label.version}=${labelVersion}`, signal)
         this.#noteGap()
         this.#lostAt = undefined
         // Something may have ended before the stream stood.
@@ -171,7 +172,7 @@ export class EndWatch {
       if (Action === 'die' && !this.#watched.has(Actor.ID)) this.#noteEarly(Actor.ID)
       for (const watched of this.#watched.get(Actor.ID) ?? []) {
         if (Action === 'kill' && Actor.Attributes.signal) watched.signals.push(Actor.Attributes.signal)
-        if (Action === 'die' || Action === 'destroy') watched.look.resolve()
+        if (Action === 'die' || Action === 'destroy' || Action === 'remove') watched.look.resolve()
       }
     }
   }

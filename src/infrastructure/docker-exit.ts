@@ -1,7 +1,7 @@
 // Reads how a container ended, and why it could not start, for the person who reads the run's final state. Pure.
 
 import { constants } from 'node:os'
-import type { ContainerInfo } from './docker-engine.ts'
+import type { ContainerInfo } from './docker-answers.ts'
 import type { Ended } from './docker-events.ts'
 import type { Exit } from './infrastructure.ts'
 

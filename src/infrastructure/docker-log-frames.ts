@@ -3,6 +3,7 @@
 // Without a terminal, Docker sends frames (one byte of stream, three of nothing, four of length) of one message each.
 // With a terminal, it sends bare text. A message is a line, or a piece of 16 KiB of a longer one, and begins with the
 // time at which the engine received it. Source: Docker Engine API, "Attach to a container", and moby's daemon/logger.
+// Podman's messages are what was written at once: a line may come in pieces of any length (seen with 4.3).
 
 export interface LogMessage {
   readonly stream: 'stdout' | 'stderr'
@@ -26,13 +27,23 @@ export interface LogReader {
   end(): LogMessage[]
 }
 
-export function createLogReader(hasTerminal: boolean): LogReader {
-  return hasTerminal ? new TerminalReader() : new FrameReader()
+export interface LogFormat {
+  readonly hasTerminal: boolean
+  readonly isPodman: boolean
+}
+
+export function createLogReader({ hasTerminal, isPodman }: LogFormat): LogReader {
+  return hasTerminal ? new TerminalReader() : new FrameReader(isPodman)
 }
 
 class FrameReader implements LogReader {
+  readonly #isPodman: boolean
   #parts: Buffer[] = []
   #bytes = 0
+
+  constructor(isPodman: boolean) {
+    this.#isPodman = isPodman
+  }
 
   push(chunk: Buffer): LogMessage[] {
     this.#parts.push(chunk)
@@ -44,7 +55,7 @@ class FrameReader implements LogReader {
     while (buffer.length >= 8) {
       const end = 8 + buffer.readUInt32BE(4)
       if (buffer.length < end) break
-      messages.push(readMessage(buffer[0] === 2 ? 'stderr' : 'stdout', buffer.subarray(8, end)))
+      messages.push(readMessage(buffer[0] === 2 ? 'stderr' : 'stdout', buffer.subarray(8, end), this.#isPodman))
       buffer = buffer.subarray(end)
     }
     this.#parts = buffer.length > 0 ? [buffer] : []
@@ -72,7 +83,7 @@ class TerminalReader implements LogReader {
     for (;;) {
       const length = this.#findEnd()
       if (length === undefined) return messages
-      messages.push(readMessage('stdout', this.#rest.subarray(0, length)))
+      messages.push(readMessage('stdout', this.#rest.subarray(0, length), false))
       this.#rest = this.#rest.subarray(length)
     }
   }
@@ -80,7 +91,7 @@ class TerminalReader implements LogReader {
   end(): LogMessage[] {
     const rest = this.#rest
     this.#rest = Buffer.alloc(0)
-    return rest.length > 0 ? [readMessage('stdout', rest)] : []
+    return rest.length > 0 ? [readMessage('stdout', rest, false)] : []
   }
 
   /** Length of the first message with its time, if it is complete: up to its line end, or to the next piece's time. */
@@ -98,13 +109,13 @@ class TerminalReader implements LogReader {
   }
 }
 
-function readMessage(stream: 'stdout' | 'stderr', message: Buffer): LogMessage {
+function readMessage(stream: 'stdout' | 'stderr', message: Buffer, hasShortPieces: boolean): LogMessage {
   const space = message.indexOf(0x20)
   const time = space > 0 && space <= longestTime ? toTime(message.toString('latin1', 0, space)) : undefined
   const text = time === undefined ? message : message.subarray(space + 1)
   const hasNewline = text.at(-1) === 0x0a
   // The `local` log driver loses the newline of a line that was cut into pieces; a piece is never shorter than 16 KiB.
-  const endsLine = hasNewline || text.length < pieceBytes
+  const endsLine = hasNewline || (text.length < pieceBytes && !hasShortPieces)
   return { stream, time: time ?? '', text: hasNewline ? text.subarray(0, -1) : text, endsLine }
 }
 

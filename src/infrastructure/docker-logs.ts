@@ -118,7 +118,7 @@ export class LogShipper {
     const stream = await engine.logs(id, { follow, timestamps: true, since: since || undefined }, stop)
     this.#reading = { leave, isWaiting: false, stuck: undefined }
     try {
-      await this.#readStream(stream, createLogReader(hasTerminal), counter)
+      await this.#readStream(stream, createLogReader({ hasTerminal, isPodman: engine.isPodman }), counter)
     } catch (cause) {
       signal.throwIfAborted()
       if (cause instanceof OutputError) throw cause.cause
@@ -211,7 +211,7 @@ export async function readTail(source: LogSource, signal: AbortSignal): Promise<
   try {
     const query = { follow: false, timestamps: true, tail: tailLines }
     const stream = await source.engine.logs(source.id, query, limit)
-    const reader = createLogReader(source.hasTerminal)
+    const reader = createLogReader({ hasTerminal: source.hasTerminal, isPodman: source.engine.isPodman })
     const joiner = new LineJoiner()
     const lines: string[] = []
     for await (const chunk of stream) for (const message of reader.push(chunk)) lines.push(...joiner.add(message))

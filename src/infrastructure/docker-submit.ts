@@ -12,9 +12,10 @@
 import { jitter, sleep } from '../async/sleep.ts'
 import { errorCode } from '../errors.ts'
 import type { Logger } from '../logger.ts'
+import type { ContainerInfo } from './docker-answers.ts'
 import { type Cargo, isEmpty, packArchive } from './docker-archive.ts'
 import { type CreatePlan, isOurs } from './docker-create.ts'
-import type { ContainerInfo, DockerEngine } from './docker-engine.ts'
+import type { DockerEngine } from './docker-engine.ts'
 import { explainStartFailure, isHostTrouble } from './docker-exit.ts'
 import { callOrLook, patiently } from './docker-patience.ts'
 import { EngineError, isRefusal, isSilence } from './docker-transport.ts'
@@ -85,7 +86,7 @@ async function obtain(launch: Launch, signal: AbortSignal): Promise<Obtained> {
         await launch.fetchImage(signal)
         continue
       }
-      if (isRefusal(error, 409)) {
+      if (isNameTaken(error)) {
         const info = await patiently(() => engine.inspect(name, signal), launchPatience(launch), signal)
         if (info && isOurs(info.Config.Labels, attempt)) return await adopt(launch, info, mayBeOurs, signal)
         // Somebody else's container has our name: the whole transition id cannot be taken by chance as well.
@@ -120,6 +121,11 @@ function takenName(name: string, first: string, attempt: Attempt): string {
 
 function isMissingImage(message: string): boolean {
   return /no such image|image not known|no image found/i.test(message)
+}
+
+/** Podman says it with 500. */
+function isNameTaken(error: EngineError): boolean {
+  return isRefusal(error, 409) || (isRefusal(error, 500) && /name .*is already in use/i.test(error.message))
 }
 
 /** `isOurOwn`: a create call of this submission made it, whose answer was lost; nobody else has a start under way. */

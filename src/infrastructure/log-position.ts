@@ -62,8 +62,10 @@ export class PositionCounter {
   }
 }
 
+/** Podman tells whole seconds only, but counts `since` in nanoseconds: just after a second without a fraction is the next. */
 function justAfter(time: string): string {
   const [seconds = '0', nanoseconds = '0'] = time.split('.')
+  if (/^0*$/.test(nanoseconds)) return `${BigInt(seconds) + 1n}.000000000`
   const next = BigInt(seconds) * 1_000_000_000n + BigInt(nanoseconds) + 1n
   return `${next / 1_000_000_000n}.${String(next % 1_000_000_000n).padStart(9, '0')}`
 }

@@ -20,6 +20,7 @@ const PROBES = {
   prefect3: () => missingPrefect('p3', 'Prefect 3'),
   prefect2storage: () => missingPrefect('p2storage', 'Prefect 2 with its storages'),
   docker: () => missingSetting('RIGEL_TEST_DOCKER_HOST', 'a Docker engine for tests'),
+  podman: () => missingSetting('RIGEL_TEST_PODMAN_HOST', "Podman's API for tests"),
   kubernetes: () => missingSetting('RIGEL_TEST_KUBECONFIG', 'a Kubernetes cluster for tests'),
   image: () => missingSetting('RIGEL_TEST_IMAGE', "Rigel's own image, built by test/support/engines/own-image.sh"),
   sshd: () => (isExecutable('/usr/sbin/sshd') ? undefined : 'an OpenSSH server in /usr/sbin/sshd'),
