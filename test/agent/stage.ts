@@ -220,15 +220,20 @@ exit $code
 
 let stages = 0
 
-/** Sets a stage before a server that runs already; a queue and a folder of its own, so that tests do not meet. */
-export async function openStage(apiUrl: string): Promise<Stage> {
+/**
+ * Sets a stage before a server that runs already; a queue and a folder of its own, so that tests do not meet. When it is
+ * closed, `clearAway` removes what agents have left elsewhere; it is given their state directory.
+ */
+export async function openStage(apiUrl: string, clearAway?: (stateDirectory: string) => Promise<void>): Promise<Stage> {
   const directory = await makeDirectory()
   const logger = createLogger({ level: 'ERROR', pretty: true, destination: process.stderr })
   // A server on SQLite may answer 503 for a while under several agents; setting the stage waits for it.
   const client = new PrefectClient({ url: apiUrl, logger, maxRetries: 12 })
   const queue = `queue-${process.pid}-${++stages}`
-  return new Stage(apiUrl, client, directory.path, queue, async () => {
+  const stage = new Stage(apiUrl, client, directory.path, queue, async () => {
+    await clearAway?.(stage.stateDirectory)
     await client[Symbol.asyncDispose]()
     await directory[Symbol.asyncDispose]()
   })
+  return stage
 }

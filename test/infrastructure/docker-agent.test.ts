@@ -5,17 +5,16 @@ import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import process from 'node:process'
 import { after, before, describe, test } from 'node:test'
 import { buildState } from '../../src/prefect/states.ts'
 import type { Deployment, FlowRun } from '../../src/prefect/types.ts'
 import { killPoints } from '../agent/kill-points.ts'
-import { type AgentPlan, AgentProcess, never, openStage, type Stage } from '../agent/stage.ts'
+import { type AgentProcess, never, type Stage } from '../agent/stage.ts'
 import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
+import { createBlock, deployCommand, openDockerStage, startAgent } from './docker-agent.ts'
 import { DockerProxy } from './docker-proxy.ts'
-import { busybox, dockerHost } from './docker-subject.ts'
 
 const prefectImage = 'rigel.test/prefect:2.20.25'
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
@@ -28,7 +27,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
   after(() => server[Symbol.asyncDispose]())
 
   test('a Python flow runs in a container of an image without its code, and reports to the server itself', async () => {
-    await using stage = await openStage(server.apiUrl)
+    await using stage = await openDockerStage(server.apiUrl)
     const code = await writePythonFlow(stage)
     const block = await createBlock(stage, {
       image: prefectImage,
@@ -50,7 +49,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
   })
 
   test('a Python flow that the image has is loaded from there, by the engine in the container', async () => {
-    await using stage = await openStage(server.apiUrl)
+    await using stage = await openDockerStage(server.apiUrl)
     // What the image has at this path; the agent's machine has nothing there.
     const volumes = [`${await writePythonFlow(stage)}:/opt/flows:ro`]
     const deployment = await stage.deploy({
@@ -67,7 +66,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
   })
 
   test('a plain command that fails in its container is Failed with its code', async () => {
-    await using stage = await openStage(server.apiUrl)
+    await using stage = await openDockerStage(server.apiUrl)
     await using agent = startAgent(stage)
     const run = await stage.run(await deployCommand(stage, 'echo reason; exit 3'))
     const done = await stage.waitFor(run.id, over, 60_000)
@@ -76,7 +75,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
   })
 
   test('an image that is nowhere ends the run as Crashed, with the reason', async () => {
-    await using stage = await openStage(server.apiUrl)
+    await using stage = await openDockerStage(server.apiUrl)
     await using agent = startAgent(stage)
     const run = await stage.run(await deployCommand(stage, 'true', { image: 'rigel.test/nobody:1' }))
     const done = await stage.waitFor(run.id, over, 60_000)
@@ -85,7 +84,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
   })
 
   test('a run that is cancelled has its container ended and is Cancelled', async () => {
-    await using stage = await openStage(server.apiUrl)
+    await using stage = await openDockerStage(server.apiUrl)
     await using agent = startAgent(stage)
     const run = await stage.run(await deployCommand(stage, 'trap "" TERM; sleep 300'))
     await until(() => stage.starts(run.id) === 1, { timeoutMs: 60_000 })
@@ -95,7 +94,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
   })
 
   test('a run that is cancelled while its image is being pulled is Cancelled, and no container is made', async () => {
-    await using stage = await openStage(server.apiUrl)
+    await using stage = await openDockerStage(server.apiUrl)
     await using registry = await startSilentRegistry()
     await using agent = startAgent(stage)
     const run = await stage.run(await deployCommand(stage, 'true', { image: `127.0.0.1:${registry.port}/team/flow:1` }))
@@ -108,7 +107,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
 
   for (const point of killPoints) {
     test(`an agent that is killed at "${point}" has its container carried on exactly once by the next one`, async () => {
-      await using stage = await openStage(server.apiUrl)
+      await using stage = await openDockerStage(server.apiUrl)
       await carryOn(stage, deployment => ({ deployment, agent: startAgent(stage, { killAt: point }) }))
     })
   }
@@ -124,7 +123,7 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
   for (const [what, call] of calls) {
     for (const when of ['before', 'after'] as const) {
       test(`an agent that is killed just ${when} the call that ${what} has its container carried on exactly once`, async () => {
-        await using stage = await openStage(server.apiUrl)
+        await using stage = await openDockerStage(server.apiUrl)
         await using proxy = await DockerProxy.start()
         await carryOn(stage, deployment => {
           const agent = startAgent(stage, {}, proxy.environment)
@@ -199,47 +198,4 @@ async function carryOn(
     output,
   )
   return done
-}
-
-function startAgent(
-  stage: Stage,
-  plan: Partial<AgentPlan> = {},
-  environment: Record<string, string> = {},
-): AgentProcess {
-  const whole = { apiUrl: stage.apiUrl, stateDirectory: stage.stateDirectory, queues: [stage.queue], ...plan }
-  return new AgentProcess(whole, {
-    PATH: process.env.PATH,
-    HOME: stage.directory,
-    PREFECT_HOME: join(stage.directory, 'prefect'),
-    DOCKER_HOST: dockerHost,
-    ...environment,
-  })
-}
-
-/** A command that notes START and END in the stage's ledger, which the container has as /ledger. */
-async function deployCommand(stage: Stage, script: string, settings: object = {}): Promise<Deployment> {
-  const block = await createBlock(stage, {
-    image: busybox,
-    env: { LEDGER: '/ledger/ledger', RIGEL_FETCH: 'agent' },
-    volumes: [`${stage.directory}:/ledger`],
-    ...settings,
-  })
-  return await stage.deployCommand({ script, deployment: { infrastructure_document_id: block } })
-}
-
-async function createBlock(stage: Stage, data: object): Promise<string> {
-  const type = await stage.client.readBlockTypeBySlug('docker-container', never)
-  assert.ok(type, 'the server knows the block type')
-  const [schema] = await stage.client.readBlockSchemas(type.id, never)
-  assert.ok(schema)
-  const { id } = await stage.client.createBlockDocument(
-    {
-      is_anonymous: true,
-      block_type_id: type.id,
-      block_schema_id: schema.id,
-      data: { type: 'docker-container', auto_remove: true, ...data },
-    },
-    never,
-  )
-  return id
 }

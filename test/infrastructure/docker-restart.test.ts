@@ -3,7 +3,10 @@
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
+import { deployCommand, openDockerStage, startAgent } from './docker-agent.ts'
 import { OwnEngine } from './docker-engine.ts'
 import { unstopped } from './docker-subject.ts'
 
@@ -50,3 +53,63 @@ test('with live-restore, runs go on under a restarted engine and end as they end
   // What is written while no engine reads it stays in the pipe, and is logged afterwards.
   assert.equal(lines.length, 12)
 })
+
+const whole = { ...needs('docker', 'root', 'prefect2'), timeout: 300_000 }
+const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
+
+test(
+  'under a whole agent, a restart of the engine ends a run as Crashed with that reason within 15 s',
+  whole,
+  async t => {
+    await using server = await startPrefectServer('prefect2')
+    await using engine = await OwnEngine.start(own)
+    await using stage = await openDockerStage(server.apiUrl, engine.host)
+    await using agent = startAgent(stage, {}, { DOCKER_HOST: engine.host })
+    const run = await stage.run(await deployCommand(stage, 'echo said; sleep 300', { network_mode: 'none' }))
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 60_000 })
+    await engine.do('kill')
+    await engine.do('start')
+    const began = performance.now()
+    const done = await stage.waitFor(run.id, over, 60_000)
+    const tookMs = performance.now() - began
+    t.diagnostic(`known ${Math.round(tookMs)} ms after the engine answered: ${done.state?.message}`)
+    assert.ok(tookMs < 15_000)
+    assert.equal(done.state_type, 'CRASHED', agent.output)
+    assert.match(done.state?.message ?? '', /engine was restarted while it ran/)
+    assert.deepEqual(
+      stage.ledger(run.id).map(line => line.what),
+      ['START'],
+    )
+    // The agent goes on as if nothing had been.
+    const next = await stage.run(await deployCommand(stage, 'true', { network_mode: 'none' }))
+    assert.equal((await stage.waitFor(next.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+  },
+)
+
+test(
+  'under a whole agent and live-restore, a run goes on under a restarted engine and is Completed',
+  whole,
+  async t => {
+    await using server = await startPrefectServer('prefect2')
+    await using engine = await OwnEngine.start({ ...own, flags: '--live-restore' })
+    await using stage = await openDockerStage(server.apiUrl, engine.host)
+    await using agent = startAgent(stage, {}, { DOCKER_HOST: engine.host })
+    const deployment = await deployCommand(stage, 'sleep 15', { network_mode: 'none' })
+    const run = await stage.run(deployment)
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 60_000 })
+    await engine.do('kill')
+    await engine.do('start')
+    assert.equal((await stage.readRun(run.id)).state_type, 'RUNNING', agent.output)
+    await until(() => stage.ledger(run.id).length === 2, { timeoutMs: 60_000, what: 'the end of the command' })
+    const began = performance.now()
+    const done = await stage.waitFor(run.id, over, 60_000)
+    const tookMs = performance.now() - began
+    t.diagnostic(`known ${Math.round(tookMs)} ms after the command had ended`)
+    assert.ok(tookMs < 15_000)
+    assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
+    assert.deepEqual(
+      stage.ledger(run.id).map(line => line.what),
+      ['START', 'END'],
+    )
+  },
+)

@@ -2,7 +2,7 @@
 // as the judge of what was started. Everything made here is gone when its owner's block ends.
 
 import { randomBytes, randomUUID } from 'node:crypto'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
@@ -106,7 +106,7 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
       }
     },
     [Symbol.asyncDispose]: async () => {
-      await removeContainers(engine, runsDirectory, agentPrefix)
+      await removeContainers(engine, await readdir(runsDirectory), agentPrefix)
       for (const driver of drivers) await driver[Symbol.asyncDispose]()
       await engine[Symbol.asyncDispose]()
       await rm(stateDirectory, { recursive: true, force: true })
@@ -114,13 +114,16 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
   }
 }
 
-/** Those of this subject's agent, and those of the runs whose folders it has (contract tests make their own ids). */
-async function removeContainers(engine: DockerEngine, runsDirectory: string, agentPrefix: string): Promise<void> {
-  const { readdir } = await import('node:fs/promises')
-  const runs = new Set(await readdir(runsDirectory))
+/** Those of an agent, and those of some runs: contract tests make ids of their own. */
+export async function removeContainers(
+  engine: DockerEngine,
+  flowRunIds: readonly string[],
+  agentPrefix: string,
+): Promise<void> {
   const all = await engine.list(['io.rigel.version'], true, AbortSignal.timeout(20_000))
   const own = all.filter(
-    ({ Labels }) => Labels['io.rigel.agent'] === agentPrefix || runs.has(Labels['io.rigel.flow-run-id'] ?? ''),
+    ({ Labels }) =>
+      Labels['io.rigel.agent'] === agentPrefix || flowRunIds.includes(Labels['io.rigel.flow-run-id'] ?? ''),
   )
   await Promise.all(
     own.map(async ({ Id, State }) => {
