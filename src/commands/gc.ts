@@ -17,7 +17,7 @@ import { printJson, printTable } from './output.ts'
 
 const GcOptions = v.object({ dryRun: isGiven, images: isGiven, all: isGiven, type: texts })
 
-/** Exit code 1 when an engine that was asked for by name, or every engine, could not be asked. */
+/** Exit code 1 when an engine could not be asked; what the others have left is cleared away all the same. */
 export async function collectGarbage(context: Context, call: Call): Promise<number> {
   const { dryRun, images, all, type: asked } = readOptions(GcOptions, call.options)
   const unknown = asked.find(type => !infrastructureTypes.includes(type))
@@ -33,10 +33,15 @@ export async function collectGarbage(context: Context, call: Call): Promise<numb
   const removed = found.flatMap(one => one.removed ?? [])
   await show(context, removed, dryRun)
   const failed = found.filter(one => one.failure !== undefined)
-  // Not every agent has every engine: one that was not asked for by name is only told.
   for (const { type, failure } of failed) context.stderr.write(`${type}: ${failure}\n`)
-  const answered = found.filter(one => one.removed !== undefined)
-  return failed.length > 0 && (asked.length > 0 || answered.length === 0) ? 1 : 0
+  if (failed.length > 0 && failed.length < types.length && asked.length === 0) {
+    const others = types.filter(type => !failed.some(one => one.type === type))
+    // Not every agent has every engine, but one that is away must not look as if nothing had been left there.
+    context.stderr.write(
+      `To leave it out, name the others: rigel gc ${others.map(type => `--type ${type}`).join(' ')}\n`,
+    )
+  }
+  return failed.length > 0 ? 1 : 0
 }
 
 function buildRequest(

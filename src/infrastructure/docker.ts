@@ -58,6 +58,8 @@ export interface DockerOptions {
   readonly sshCommand?: readonly string[]
   /** What is cleared away as runs end; undefined: nothing. */
   readonly cleanup?: CleanupRules | undefined
+  /** How often that is looked after while no run ends; default an hour. */
+  readonly idleSweepSeconds?: number
 }
 
 export type DockerInfrastructure = Required<Infrastructure>
@@ -87,9 +89,9 @@ class DockerDriver implements DockerInfrastructure {
     this.#options = options
     const { DOCKER_CONFIG, HOME } = options.environment
     this.#configDirectory = DOCKER_CONFIG || join(HOME || homedir(), '.docker')
-    const { cleanup: rules, runsDirectory, logger } = options
+    const { cleanup: rules, idleSweepSeconds: idleSeconds, runsDirectory, logger } = options
     const collect = (request: CollectRequest, signal: AbortSignal) => this.collect(request, signal)
-    this.#sweep = rules && new Sweep({ rules, runsDirectory, collect, logger })
+    this.#sweep = rules && new Sweep({ rules, runsDirectory, collect, logger, idleSeconds })
   }
 
   async submit(spec: RunSpec, signal: AbortSignal): Promise<Handle> {
@@ -115,6 +117,7 @@ class DockerDriver implements DockerInfrastructure {
     const { engine, watch } = await this.#connect()
     const id = idOf(engine, handle)
     if (id === undefined) return strange(engine, handle)
+    this.#sweep?.noteRun(agentOf(handle))
     await using scope = new Scope(signal)
     let shipper: LogShipper | undefined
     const onSight = (info: ContainerInfo) => {
@@ -196,7 +199,7 @@ class DockerDriver implements DockerInfrastructure {
     this.#isAutoRemoved.delete(id)
     await forgetPosition(this.#positionPath(handle))
     await forgetGeneration(this.#options.runsDirectory, handle)
-    this.#sweep?.noteEnd(handle.transitionId.slice(0, 8), signal)
+    this.#sweep?.noteEnd(agentOf(handle), signal)
   }
 
   async collect(request: CollectRequest, signal: AbortSignal): Promise<readonly Collectable[]> {
@@ -284,6 +287,10 @@ class DockerDriver implements DockerInfrastructure {
 
 function toHandle(engine: DockerEngine, id: string, { flowRunId, attempt, transitionId }: Attempt): Handle {
   return { type: 'docker-container', identifier: `${engine.baseUrl}:${id}`, flowRunId, attempt, transitionId }
+}
+
+function agentOf({ transitionId }: Attempt): string {
+  return transitionId.slice(0, 8)
 }
 
 /** Undefined when the handle is another engine's. Prefect's text form: the id stands behind the last colon. */

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -26,6 +26,8 @@ interface Stage extends AsyncDisposable {
   finish(script: string): Promise<Handle>
   spec(script: string): Promise<RunSpec>
   gc(...args: readonly string[]): ReturnType<typeof runCli>
+  /** Without a type: whatever engine there may be. */
+  gcAll(): ReturnType<typeof runCli>
   /** Names of containers that are still there. */
   names(): Promise<readonly string[]>
   readonly stateDirectory: string
@@ -51,6 +53,7 @@ async function openStage(environment: Readonly<Record<string, string>> = {}): Pr
       return handle
     },
     gc: (...args) => runCli(['gc', '--type', 'docker-container', ...args], { env }),
+    gcAll: () => runCli(['gc', '--all'], { env }),
     names: async () => {
       const all = await subject.engine.list([`io.rigel.agent=${prefix}`], true, unstopped)
       return all.map(({ Names }) => (Names[0] ?? '').slice(1)).toSorted()
@@ -133,6 +136,21 @@ test('an engine that is not there is told, with exit code 1', options, async () 
   const done = await stage.gc()
   assert.equal(done.code, 1)
   assert.match(done.stderr, /docker-container: .*socket does not exist/)
+})
+
+test('of two engines, one is away: it is named, the other is cleared, and the exit code is 1', options, async () => {
+  await using stage = await openStage({ KUBECONFIG: '/nonexistent/kubeconfig' })
+  await stage.finish('exit 0')
+  // As an agent leaves it that has started Jobs.
+  const places = [{ clusterUid: randomUUID(), namespace: 'default' }]
+  await writeFile(join(stage.stateDirectory, 'kubernetes-namespaces.json'), JSON.stringify({ version: 1, places }))
+  const done = await stage.gcAll()
+  assert.match(done.stdout, /removed 1\n$/)
+  assert.deepEqual(await stage.names(), [])
+  assert.match(done.stderr, /^kubernetes-job: /m)
+  assert.match(done.stderr, /rigel gc .*--type docker-container/)
+  assert.doesNotMatch(done.stderr, /--type kubernetes-job/)
+  assert.equal(done.code, 1)
 })
 
 test('a state directory that no agent has used is refused, and stays as it is', async () => {

@@ -238,6 +238,17 @@ suite('ends of containers', { ...needs('docker'), concurrency: 4 }, () => {
     },
   )
 
+  test('what has grown too old is removed also while no run ends', options, async () => {
+    const cleanup = { finished: { keep: 9, maxAgeSeconds: 6 }, images: undefined }
+    await using subject = await makeDockerSubject({ cleanup, idleSweepSeconds: 2 })
+    const handle = await subject.infrastructure.submit(await subject.spec('exit 0'), unstopped)
+    await subject.infrastructure.wait(handle, () => {}, unstopped)
+    await subject.infrastructure.release(handle, unstopped)
+    await rm(join(subject.runsDirectory, handle.flowRunId), { recursive: true })
+    assert.equal(await containersOf(subject), 1)
+    await until(async () => (await containersOf(subject)) === 0, { everyMs: 500 })
+  })
+
   test('the handle of another engine is not looked for in this one', options, async () => {
     await using subject = await makeDockerSubject()
     const id = randomUUID()

@@ -6,9 +6,10 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
-import { createServer as createSocketServer, type Socket } from 'node:net'
+import { connect, createServer as createSocketServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import test, { after, before } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
 import { makeDirectory } from '../support/directory.ts'
@@ -204,6 +205,58 @@ test('runs that wait for the same image share one pull', options, async () => {
   await submitTogether(subject, 6)
   assert.equal(proxy.count(/^POST \/images\/create/), 1)
 })
+
+test('a slow pull shows in the log how far it has come', options, async () => {
+  await using directory = await makeDirectory()
+  const mebibytes = 4
+  const name = `team/slow:${process.pid}`
+  await pushNoise(directory.path, `${registry.host}/${name}`, mebibytes)
+  await removeImage(`${registry.host}/${name}`)
+  await using slow = await startSlowRegistry(mebibytes * 1_048_576, 16)
+  const image = `127.0.0.1:${slow.port}/${name}`
+  try {
+    const { username, password } = registry
+    const image_registry = { username, password, registry_url: `127.0.0.1:${slow.port}` }
+    const { log } = await submit({ image, image_registry })
+    const told: unknown[] = log.map(line => JSON.parse(line)).filter(line => line.msg === 'pulling image')
+    const halfway = told.some(line => {
+      const { downloaded_mib: had, known_mib: all, image: of } = Object(line)
+      return of === image && had > 0 && had < mebibytes && all === mebibytes
+    })
+    assert.ok(halfway, JSON.stringify(told))
+  } finally {
+    await removeImage(image)
+  }
+})
+
+/** The registry of the tests behind a line on which so many bytes take so many seconds. */
+async function startSlowRegistry(bytes: number, seconds: number) {
+  const [host, port] = registry.host.split(':')
+  const sockets = new Set<Socket>()
+  const server = createSocketServer(client => {
+    const upstream = connect(Number(port), host)
+    for (const socket of [client, upstream]) sockets.add(socket.on('error', () => undefined))
+    client.pipe(upstream)
+    const pace = async (chunks: AsyncIterable<Buffer>) => {
+      for await (const chunk of chunks) {
+        client.write(chunk)
+        await delay((1000 * seconds * chunk.length) / bytes)
+      }
+      client.end()
+    }
+    pace(upstream).catch(() => client.destroy())
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  return {
+    port: typeof address === 'object' && address !== null ? address.port : 0,
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
 
 test('policy NEVER does not pull, and says that it forbids it', options, async () => {
   await removeImage(pulled())

@@ -40,6 +40,7 @@ export interface SubjectOptions {
   /** First 8 hex digits of transition ids, by default random. */
   readonly agentPrefix?: string
   readonly cleanup?: CleanupRules
+  readonly idleSweepSeconds?: number
   readonly sshCommand?: readonly string[]
   /** The engine itself, by default the test engine. */
   readonly host?: string
@@ -68,6 +69,7 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
       environment: { HOME: runsDirectory, PATH: process.env.PATH, ...environment },
       ...stall,
       cleanup: options.cleanup,
+      ...(options.idleSweepSeconds === undefined ? {} : { idleSweepSeconds: options.idleSweepSeconds }),
       ...(options.sshCommand ? { sshCommand: options.sshCommand } : {}),
     })
     drivers.push(driver)
