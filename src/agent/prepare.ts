@@ -47,8 +47,9 @@ export async function prepareLaunch(
     block,
     workspace,
     steps: code?.steps,
+    startFolder: code?.startFolder,
     recipe: code?.recipe,
-    found: lookAtEntrypoint(deployment, workspace),
+    found: lookAtEntrypoint(deployment, code && join(code.folder, code.startFolder)),
     baseEnvironment,
     python,
     engineShim: await readShimOnce(),
@@ -63,8 +64,10 @@ function readShimOnce(): Promise<string> {
 }
 
 interface Workspace {
-  /** Where the code is. */
+  /** What goes to where the flow runs. */
   readonly folder: string
+  /** Where in it the run begins. */
+  readonly startFolder: string
   /** Undefined: the code did not come by pull steps. */
   readonly steps: PulledSteps | undefined
   readonly recipe: CodeRecipe | undefined
@@ -104,18 +107,18 @@ async function fetchWorkspace(
   const { steps } = code
   // Steps that are left begin where all steps begin; when none is, the flow begins where the last one says.
   const directory = steps?.left === 0 ? steps.directory : ''
-  return { folder: join(workspace, directory), steps, recipe: buildRecipe(facts, steps, directory) }
+  const recipe = buildRecipe(facts, steps)
+  // Elsewhere all of it is needed, for other steps have made folders beside that one; here they are there already.
+  return scene.isHere
+    ? { folder: join(workspace, directory), startFolder: '', steps, recipe }
+    : { folder: workspace, startFolder: directory, steps, recipe }
 }
 
 /** Placeholders of steps are filled again where they are run again. What lies on this disk only this machine can fetch. */
-function buildRecipe(
-  { path, pull_steps, storage }: CodeFacts,
-  steps: PulledSteps | undefined,
-  directory: string,
-): CodeRecipe | undefined {
-  if (steps) return { from: { kind: 'steps', steps: pull_steps?.slice(0, steps.taken) ?? [] }, directory }
+function buildRecipe({ path, pull_steps, storage }: CodeFacts, steps: PulledSteps | undefined): CodeRecipe | undefined {
+  if (steps) return { from: { kind: 'steps', steps: pull_steps?.slice(0, steps.taken) ?? [] } }
   if (!storage || storage.slug === 'local-file-system') return undefined
-  return { from: { kind: 'block', ...storage, path: path ?? undefined }, directory }
+  return { from: { kind: 'block', ...storage, path: path ?? undefined } }
 }
 
 /** What placeholders of pull steps may stand for. */

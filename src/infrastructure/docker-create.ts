@@ -4,7 +4,7 @@
 // environment rules: prefect 2.20.25 infrastructure/container.py.
 
 import type { DockerSettings } from './docker-settings.ts'
-import { type Attempt, type RunSpec, resolveValue } from './infrastructure.ts'
+import { type Attempt, type RunSpec, resolveValue, startIn } from './infrastructure.ts'
 
 /** Where the run's code and files lie in a container; a folder of our own, so that nothing of the image is touched. */
 export const containerFolders = { workspace: '/rigel/workspace', files: '/rigel/files' } as const
@@ -53,9 +53,9 @@ export function buildCreatePlan(spec: RunSpec, settings: DockerSettings, facts: 
   const image = settings.image ?? defaultImage
   // Docker refuses to copy into a read-only root, but not into a volume, which goes with the container.
   const needsVolume = hasFiles && host.ReadonlyRootfs === true
-  const words = spec.command.map(word => resolveValue(word, containerFolders))
+  const words = spec.command.map(word => resolveValue(word, foldersOf(spec)))
   const body = {
-    ...(spec.workspace === undefined ? {} : { WorkingDir: containerFolders.workspace }),
+    ...(spec.workspace === undefined ? {} : { WorkingDir: startIn(containerFolders.workspace, spec) }),
     ...config,
     ...(needsVolume ? { Volumes: { ...asObject(config.Volumes), '/rigel': {} } } : {}),
     Image: image,
@@ -133,7 +133,7 @@ function chooseNetworkMode(spec: RunSpec, settings: DockerSettings, facts: Creat
 function buildEnv(spec: RunSpec, settings: DockerSettings, networkMode: string | undefined): string[] {
   const rewrites = settings.apiUrl === undefined && networkMode !== 'host'
   const entries = Object.entries(spec.env).map(([name, value]) => {
-    const text = resolveValue(value, containerFolders)
+    const text = resolveValue(value, foldersOf(spec))
     return `${name}=${name === 'PREFECT_API_URL' && rewrites ? viaDockerHost(text) : text}`
   })
   // A name without "=" takes the variable out of the image's own environment.
@@ -171,4 +171,9 @@ function asObject(value: unknown): Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
     ? Object.fromEntries(Object.entries(value))
     : {}
+}
+
+/** What values of the run's environment and command stand for. */
+function foldersOf(spec: RunSpec) {
+  return { ...containerFolders, workspace: startIn(containerFolders.workspace, spec) }
 }

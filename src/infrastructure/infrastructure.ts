@@ -25,6 +25,8 @@ export interface RunSpec extends Attempt {
   readonly labels: Readonly<Record<string, string>>
   /** Directory on this machine with the fetched flow code, or undefined when there is none to bring along. */
   readonly workspace: string | undefined
+  /** Where in it the run begins: its current directory and RIGEL_WORKSPACE; '' or undefined is the top. */
+  readonly startFolder?: string | undefined
   /** How the code in `workspace` came, for drivers that cannot bring so much along; undefined: from this machine's disk. */
   readonly recipe?: CodeRecipe | undefined
   /** Small texts by name, laid beside the run where only it can read them: its parameters, the engine shim. */
@@ -42,17 +44,20 @@ export interface CodeRecipe {
         readonly path: string | undefined
       }
     | { readonly kind: 'steps'; readonly steps: readonly unknown[] }
-  /** The folder of what is fetched that is the workspace; '' is all of it. */
-  readonly directory: string
 }
 
-/** A text, or a place that only the driver can name: a file of the run's `files`, or one in its copy of the workspace. */
+/** A text, or a place that only the driver can name: a file of the run's `files`, or one below the run's start folder. */
 export type Value = string | { readonly in: 'files' | 'workspace'; readonly path: string }
 
 /** Puts a value into words, given where this infrastructure has the two folders. */
 export function resolveValue(value: Value, folders: { readonly files: string; readonly workspace: string }): string {
   if (typeof value === 'string') return value
   return value.path === '' ? folders[value.in] : `${folders[value.in]}/${value.path}`
+}
+
+/** The run's start folder, given where this infrastructure has its copy of the workspace. */
+export function startIn(workspace: string, { startFolder = '' }: Pick<RunSpec, 'startFolder'>): string {
+  return startFolder === '' ? workspace : `${workspace}/${startFolder}`
 }
 
 /** Points to started infrastructure; plain data, kept in the journal. */

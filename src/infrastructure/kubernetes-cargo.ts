@@ -3,7 +3,7 @@
 // In: the planned Job and what is to be brought along. Out: the Job with the volumes that show it, and the two objects,
 // which the Job owns: they go when it goes.
 
-import { InfrastructureError, type RunSpec } from './infrastructure.ts'
+import { InfrastructureError, type RunSpec, startIn } from './infrastructure.ts'
 import { addFetching, recipeKey } from './kubernetes-fetch.ts'
 import { annotation, buildOwnLabels } from './kubernetes-labels.ts'
 import { type JobPlan, podFolders } from './kubernetes-manifest.ts'
@@ -55,9 +55,13 @@ export function loadCargo(plan: JobPlan, spec: RunSpec, code: Code, ending: stri
       mode: isExecutable ? 0o555 : 0o444,
     }))
     mount(plan, { name: 'rigel-code', configMap: { name: codeMeta.name, items } }, podFolders.workspace)
-    container.workingDir ??= podFolders.workspace
+    container.workingDir ??= startIn(podFolders.workspace, spec)
   } else if (code && !isCarried(code)) {
-    secrets[recipeKey] = addFetching(plan, code.recipe, code.image, secretMeta.name)
+    secrets[recipeKey] = addFetching(
+      plan,
+      { ...code, workingDir: startIn(podFolders.workspace, spec) },
+      secretMeta.name,
+    )
   }
   const size = Object.values(secrets).reduce((sum, text) => sum + Buffer.byteLength(text), 0)
   if (size > longestSecretBytes) {

@@ -20,7 +20,11 @@ const recipeFile = 'from.json'
 const user = 10_001
 
 /** Changes the plan's manifest; gives the text that belongs into its Secret as `recipeKey`. */
-export function addFetching(plan: JobPlan, recipe: CodeRecipe, image: string, secretName: string): string {
+export function addFetching(
+  plan: JobPlan,
+  { recipe, image, workingDir }: { readonly recipe: CodeRecipe; readonly image: string; readonly workingDir: string },
+  secretName: string,
+): string {
   const pod = plan.manifest.spec.template.spec
   const [container] = pod.containers
   const items = [{ key: recipeKey, path: recipeFile }]
@@ -34,10 +38,9 @@ export function addFetching(plan: JobPlan, recipe: CodeRecipe, image: string, se
     buildFetchContainer(container, recipe, image, pod.securityContext),
     ...(pod.initContainers ?? []),
   ]
-  const subPath = recipe.directory === '' ? 'code' : `code/${recipe.directory}`
-  const mount = { name: 'rigel-code', mountPath: podFolders.workspace, subPath, readOnly: true }
+  const mount = { name: 'rigel-code', mountPath: podFolders.workspace, subPath: 'code', readOnly: true }
   container.volumeMounts = [...(container.volumeMounts ?? []), mount]
-  container.workingDir ??= podFolders.workspace
+  container.workingDir ??= workingDir
   const { from } = recipe
   return JSON.stringify(from.kind === 'block' ? { block_type_slug: from.slug, data: from.data } : from.steps)
 }

@@ -4,7 +4,7 @@
 // half changes is listed in docs/kubernetes.md and in test/infrastructure/kubernetes-differences.ts.
 
 import { applyPatch, type Operation } from 'rfc6902'
-import { InfrastructureError, type RunSpec, resolveValue } from './infrastructure.ts'
+import { InfrastructureError, type RunSpec, resolveValue, startIn } from './infrastructure.ts'
 import { buildAnnotations, buildOwnLabels, buildRunLabels } from './kubernetes-labels.ts'
 import type { Json, KubernetesSettings } from './kubernetes-settings.ts'
 import { slugifyName } from './kubernetes-slug.ts'
@@ -124,7 +124,7 @@ function buildShortcuts(spec: RunSpec, settings: KubernetesSettings): Operation[
       add(`/metadata/labels/${key.replace('/', '~1')}`, value),
     ),
     ...Object.entries(spec.env).map(([name, value]) =>
-      add(`${container}/env/-`, { name, value: resolveValue(value, podFolders) }),
+      add(`${container}/env/-`, { name, value: resolveValue(value, foldersOf(spec)) }),
     ),
     ...(settings.imagePullPolicy ? [add(`${container}/imagePullPolicy`, settings.imagePullPolicy)] : []),
     ...(settings.serviceAccountName ? [add(`${pod}/serviceAccountName`, settings.serviceAccountName)] : []),
@@ -133,7 +133,7 @@ function buildShortcuts(spec: RunSpec, settings: KubernetesSettings): Operation[
       : [add('/spec/ttlSecondsAfterFinished', settings.finishedJobTtlSeconds)]),
     add(
       `${container}/args`,
-      spec.command.map(word => resolveValue(word, podFolders)),
+      spec.command.map(word => resolveValue(word, foldersOf(spec))),
     ),
     add('/metadata/generateName', `${slugifyName(spec.name)}-`),
   ]
@@ -198,4 +198,9 @@ function valueAt(value: unknown, path: readonly string[]): unknown {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
+}
+
+/** What values of the run's environment and command stand for. */
+function foldersOf(spec: RunSpec) {
+  return { ...podFolders, workspace: startIn(podFolders.workspace, spec) }
 }

@@ -34,11 +34,13 @@ export interface LaunchInput {
   readonly block: InfrastructureBlock
   /** Directory on this machine with the fetched code; undefined: the infrastructure gets its code by itself. */
   readonly workspace: string | undefined
+  /** Where in it the run begins; '' is the top. */
+  readonly startFolder?: string | undefined
   /** How it can be fetched once more elsewhere; undefined: it cannot. */
   readonly recipe?: CodeRecipe | undefined
   /** The pull steps that brought the workspace; undefined when there were none, or none was done. */
   readonly steps: PulledSteps | undefined
-  /** What is at `entrypointPath(deployment.entrypoint)` in the workspace; `missing` without a workspace. */
+  /** What is at `entrypointPath(deployment.entrypoint)` in the start folder; `missing` without a workspace. */
   readonly found: WorkspaceFact
   /** Prefect's settings that every run gets, such as PREFECT_API_URL and PREFECT_API_KEY. */
   readonly baseEnvironment: Readonly<Record<string, string>>
@@ -89,7 +91,8 @@ export function buildRunSpec(input: LaunchInput): Launch {
     ...buildEnvironment({ base: input.baseEnvironment, flowRunId: flowRun.id, blockEnv: block.env, facts }),
     labels: buildLabels(input),
     workspace,
-    recipe: input.recipe,
+    ...(input.startFolder ? { startFolder: input.startFolder } : {}),
+    ...(input.recipe ? { recipe: input.recipe } : {}),
     files: {
       ...(usesShim ? { [engineShimFile]: input.engineShim } : {}),
       ...(takesParameters ? { [parametersFile]: JSON.stringify(flowRun.parameters ?? {}) } : {}),

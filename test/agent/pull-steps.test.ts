@@ -63,6 +63,28 @@ describe('a deployment with pull steps', needs('prefect2'), () => {
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
   })
 
+  test('is not fetched by the agent where the job variables say that the infrastructure does', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const pull_steps = [step('git_clone', { repository: makeRepository(stage.directory) })]
+    const program = join(stage.directory, 'tell.sh')
+    writeFileSync(program, 'echo "workspace: $RIGEL_WORKSPACE."')
+    const run = async (fetch: string) => {
+      const deployment = { entrypoint: `sh ${program}`, pull_steps, infra_overrides: { fetch } }
+      return stage.run(await stage.deploy(deployment))
+    }
+    const runs = [await run('infrastructure'), await run('agent')]
+    await using agent = stage.startAgent()
+    for (const { id } of runs) {
+      const done = await stage.waitFor(id, over, 60_000)
+      assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
+    }
+    const [left = '', brought = ''] = runs.map(({ name }) =>
+      agent.output.split('\n').find(line => line.includes(`${name} | workspace: `)),
+    )
+    assert.match(left, /workspace: \./, agent.output)
+    assert.match(brought, /workspace: \/.*\/workspace\/flows\./, agent.output)
+  })
+
   test('that cannot be fetched ends Crashed, with what was tried', async () => {
     await using stage = await openStage(server.apiUrl)
     const repository = join(stage.directory, 'nowhere')

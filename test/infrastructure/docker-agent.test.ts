@@ -1,6 +1,7 @@
 // The real agent, a real Prefect 2.20.25 server and real containers: flows, commands, kills at every call, cancellation.
 
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
@@ -15,6 +16,7 @@ import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
 import { createBlock, deployCommand, openDockerStage, startAgent } from './docker-agent.ts'
 import { DockerProxy } from './docker-proxy.ts'
+import { busybox } from './docker-subject.ts'
 
 const prefectImage = 'rigel.test/prefect:2.20.25'
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
@@ -63,6 +65,24 @@ describe('an agent with containers', { ...needs('prefect2', 'docker'), concurren
     const done = await stage.waitFor(run.id, over, 300_000)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
     await stage.hasLogged(run.id, 'in /opt/prefect with 8')
+  })
+
+  test('folders of several pull steps are all in the container, where the run begins in that of the last', async () => {
+    await using stage = await openDockerStage(server.apiUrl)
+    const lib = await makeRepository(stage, 'lib', { 'words.txt': 'from the other clone' })
+    const code = await makeRepository(stage, 'code', { 'job.sh': '#!/bin/sh\npwd\ncat ../lib/words.txt\n' })
+    const block = await createBlock(stage, { image: busybox, env: {} })
+    const deployment = await stage.deploy({
+      entrypoint: './job.sh',
+      pull_steps: [lib, code].map(repository => ({ 'prefect.deployments.steps.git_clone': { repository } })),
+      infrastructure_document_id: block,
+    })
+    await using agent = startAgent(stage)
+    const run = await stage.run(deployment)
+    const done = await stage.waitFor(run.id, over, 120_000)
+    assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
+    assert.match(agent.output, /\/rigel\/workspace\/code\b/)
+    assert.match(agent.output, /from the other clone/)
   })
 
   test('a plain command that fails in its container is Failed with its code', async () => {
@@ -174,6 +194,22 @@ def hello(n: int = 1):
   )
   await writeFile(join(code, 'data.txt'), 'from the workspace')
   return code
+}
+
+/** A git repository in the stage's folder; all of its files are executable. */
+async function makeRepository(stage: Stage, name: string, files: Readonly<Record<string, string>>): Promise<string> {
+  const path = join(stage.directory, 'repositories', name)
+  await mkdir(path, { recursive: true })
+  for (const [file, text] of Object.entries(files)) await writeFile(join(path, file), text, { mode: 0o755 })
+  for (const words of [
+    ['init', '-b', 'main'],
+    ['add', '.'],
+    ['commit', '-m', 'one'],
+  ]) {
+    const identity = ['-c', 'user.name=t', '-c', 'user.email=t@example.org']
+    execFileSync('git', [...identity, ...words], { cwd: path, stdio: 'ignore' })
+  }
+  return path
 }
 
 /** The first agent is killed, the second carries on: one START, one END, the right state, and no container left. */

@@ -190,12 +190,11 @@ test('a line without end is split, never within a character, and loses nothing',
 test('a pod that fetches its code has what it needs in the Secret, and a user that is not root', () => {
   const recipe = {
     from: { kind: 'block', slug: 's3', data: { aws_secret_access_key: 'hidden' }, path: '-odd path' },
-    directory: 'inner/folder',
   } as const
   const env = { RIGEL_PYTHON: 'python9', RIGEL_STORAGE_MAX_FILES: '9', AWS_SECRET_ACCESS_KEY: 'also', HOME: '/root' }
   const job = structuredClone(baseManifest)
   Object.assign(Object(job).spec.template.spec, { securityContext: { runAsUser: 0 } })
-  const whole = { ...spec, env, settings: { job } }
+  const whole = { ...spec, env, settings: { job }, startFolder: 'inner/folder' }
   const planned = buildJobPlan(whole, readKubernetesSettings(whole.settings))
   const cargo = loadCargo(planned, whole, { recipe, image: 'rigel:1' }, 'end')
   const pod = planned.manifest.spec.template.spec
@@ -228,6 +227,7 @@ test('a pod that fetches its code has what it needs in the Secret, and a user th
     ],
   )
   assert.equal(Object(fetching?.securityContext).runAsUser, 10_001)
-  const mount = { name: 'rigel-code', mountPath: '/rigel/workspace', subPath: 'code/inner/folder', readOnly: true }
+  const mount = { name: 'rigel-code', mountPath: '/rigel/workspace', subPath: 'code', readOnly: true }
   assert.deepEqual(pod.containers[0].volumeMounts, [mount])
+  assert.equal(pod.containers[0].workingDir, '/rigel/workspace/inner/folder')
 })

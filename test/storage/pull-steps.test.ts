@@ -8,6 +8,10 @@ import test from 'node:test'
 import { beginsWithFetch, pullSteps, type StepScene } from '../../src/storage/pull-steps.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
+import { storageServer } from '../support/storage-servers.ts'
+import { connectionString, openAzurePlace } from './azure-server.ts'
+import { openGcsPlace } from './gcs-server.ts'
+import { makeRepository as makeGitRepository } from './git-server.ts'
 import { makeBucket } from './s3-server.ts'
 import { makeContext, readTree, type Tree, writeTree } from './support.ts'
 
@@ -31,8 +35,15 @@ async function makeScene(blocks: Readonly<Record<string, Record<string, unknown>
     path: directory.path,
     to,
     /** Runs the steps, for a run on this machine unless said otherwise. */
-    pull: async (steps: readonly unknown[], changes: Partial<StepScene> = {}) => {
-      const context = makeContext({ environment: { PATH: process.env.PATH }, home: directory.path })
+    pull: async (
+      steps: readonly unknown[],
+      changes: Partial<StepScene> = {},
+      environment: Readonly<Record<string, string>> = {},
+    ) => {
+      const context = makeContext({
+        environment: { PATH: process.env.PATH, ...environment },
+        home: directory.path,
+      })
       const pulled = await pullSteps(steps, to, { ...scene, ...changes }, context, signal)
       return { ...pulled, tree: await readTree(to) }
     },
@@ -188,3 +199,58 @@ test('pull_from_s3 lays its folder over the folder in which steps run', needs('s
     output: { bucket: bucket.bucket, folder: 'more', directory: '.' },
   })
 })
+
+test('pull_from_gcs with the credentials of a block', needs('gcs'), async () => {
+  // The token's server and the bucket's are told apart by the key; the endpoint only by the environment.
+  await using place = await openGcsPlace(true, ({ key, bucket, endpoint }) => ({
+    slug: 'gcs-bucket',
+    data: { key, bucket, endpoint },
+  }))
+  await place.put('flow.py', 'gcs')
+  await place.put('lib/a.py', 'a')
+  const { key, bucket, endpoint } = place.block().data
+  await using scene = await makeScene({ 'gcp-credentials/mine': { service_account_info: JSON.parse(String(key)) } })
+  const credentials = '{{ prefect.blocks.gcp-credentials.mine }}'
+  const step = { 'prefect_gcp.deployments.steps.pull_from_gcs': { id: 'code', bucket, folder: 'flows', credentials } }
+  const pulled = await scene.pull([step], {}, { STORAGE_EMULATOR_HOST: String(endpoint) })
+  assert.deepEqual(pulled.tree, { 'flow.py': 'gcs', 'lib/a.py': 'a' })
+  assert.deepEqual(pulled.outputs, [{ id: 'code', output: { bucket, folder: 'flows', directory: '.' } }])
+})
+
+test('pull_from_azure_blob_storage with the credentials of a block', needs('azure'), async () => {
+  await using place = await openAzurePlace(account => ({
+    slug: 'azure-blob-storage-container',
+    data: { container: account.container, connection_string: connectionString(account) },
+  }))
+  await place.put('flow.py', 'azure')
+  const { container, connection_string } = place.block().data
+  await using scene = await makeScene({ 'azure-blob-storage-credentials/mine': { connection_string } })
+  const credentials = '{{ prefect.blocks.azure-blob-storage-credentials.mine }}'
+  const name = 'prefect_azure.deployments.steps.pull_from_azure_blob_storage'
+  const pulled = await scene.pull([{ [name]: { container, folder: 'flows', credentials } }])
+  assert.deepEqual(pulled.tree, { 'flow.py': 'azure' })
+  assert.equal(pulled.directory, '')
+})
+
+for (const [what, login] of [
+  ['an access token', { access_token: '{{ prefect.blocks.secret.token }}' }],
+  ['a table of user and token', { credentials: { username: 'rigel', token: '{{ prefect.blocks.secret.password }}' } }],
+  ['a block of credentials', { credentials: '{{ prefect.blocks.github-credentials.mine }}' }],
+] as const) {
+  test(`git_clone of a private repository with ${what}`, needs('git'), async () => {
+    const repository = await makeGitRepository('private')
+    await repository.commit({ 'flow.py': 'private' })
+    const { url = '', token = '', password = '' } = storageServer('git')
+    const blocks = {
+      'secret/token': { value: token },
+      'secret/password': { value: password },
+      'github-credentials/mine': { token },
+    }
+    await using scene = await makeScene(blocks)
+    const inputs = { repository: `${url}${repository.name}`, clone_directory_name: 'code', ...login }
+    const { tree } = await scene.pull([{ [`${own}.git_clone`]: inputs }])
+    assert.deepEqual(withoutGit(tree), { 'code/flow.py': 'private' })
+    for (const secret of [token, password])
+      assert.ok(!JSON.stringify(tree).includes(secret), 'it was left in the clone')
+  })
+}
