@@ -1,29 +1,21 @@
 // Knows how each run of one agent in one namespace stands: two watches (Jobs, pods) for all of them together.
 //
-// In: names of Jobs to look after. Out: a verdict for each, and what it waits for meanwhile. What the watches say is kept
-// in small views, of tracked Jobs and of those that are not over yet; the rest costs nothing.
+// In: names of Jobs to look after. Out: a verdict for each, and what it waits for meanwhile.
 
 import { Scope } from '../async/scope.ts'
-import { sleep } from '../async/sleep.ts'
 import type { Logger } from '../logger.ts'
+import { CauseTeller } from './kubernetes-causes.ts'
 import { type ClusterClient, isRefusal } from './kubernetes-client.ts'
-import { readJobFailures } from './kubernetes-events.ts'
+import { JobFailures } from './kubernetes-events.ts'
+import { hasEnded, KnownJobs } from './kubernetes-known.ts'
 import { selectorOf } from './kubernetes-labels.ts'
-import {
-  isJobOver,
-  type JobView,
-  jobNameOf,
-  mainContainer,
-  type PodView,
-  readJob,
-  readPod,
-} from './kubernetes-objects.ts'
+import type { JobView, PodView } from './kubernetes-objects.ts'
 import { patiently } from './kubernetes-patience.ts'
 import type { Rights } from './kubernetes-rights.ts'
-import { type Cause, judge, type Verdict } from './kubernetes-verdict.ts'
+import { judge, type Verdict } from './kubernetes-verdict.ts'
 import { keepWatch, type WatchTimes } from './kubernetes-watch.ts'
 
-/** While a run waits for something that time decides. */
+/** While runs wait for something that time decides. */
 const recheckMs = 1_000
 /** How long the watches go on when nobody is tracked any more: the next run is often near. */
 const idleMs = 30_000
@@ -50,10 +42,7 @@ export interface Listener {
 
 interface Tracked {
   readonly listener: Listener
-  cause: Cause | undefined
-  causeSinceMs: number
-  readonly told: Set<string>
-  timer: NodeJS.Timeout | undefined
+  readonly causes: CauseTeller
   isLooking: boolean
   /** Once more, for what a look under way may have missed. */
   looksAgain: boolean
@@ -61,48 +50,41 @@ interface Tracked {
   hasLooked: boolean
 }
 
-interface Known {
-  job: JobView | undefined
-  /** The API server has said that there is no such Job. */
-  isGone: boolean
-  readonly pods: Map<string, PodView>
-}
-
 export class Tracker {
   readonly #options: TrackerOptions
-  readonly #known = new Map<string, Known>()
   readonly #tracked = new Map<string, Tracked>()
+  readonly #known = new KnownJobs({
+    isTracked: name => this.#tracked.has(name),
+    tracked: () => this.#tracked.keys(),
+    onChange: name => this.#judge(name),
+    onMissing: name => this.#look(name),
+  })
+  readonly #failures: JobFailures
+  readonly #onFailure: (error: unknown) => void
   #scope: Scope | undefined
   #idle: NodeJS.Timeout | undefined
-  readonly #onFailure: (error: unknown) => void
+  #recheck: NodeJS.Timeout | undefined
 
   /** `onFailure`: a bug in the watch, which must not go unheard. */
   constructor(options: TrackerOptions, onFailure: (error: unknown) => void) {
     this.#options = options
+    this.#failures = new JobFailures(options, name => this.#tracked.has(name))
     this.#onFailure = onFailure
-  }
-
-  get size(): number {
-    return this.#tracked.size
   }
 
   /** A Job as an answer to a call of ours showed it, so that it need not be asked for again. */
   note(job: JobView): void {
-    this.#entry(job.metadata.name).job = job
+    this.#known.note(job)
   }
 
   /** Until the returned function is called, or a verdict was given. */
   track(name: string, listener: Listener): () => void {
-    const tracked: Tracked = {
-      listener,
-      cause: undefined,
-      causeSinceMs: 0,
-      told: new Set(),
-      timer: undefined,
-      isLooking: false,
-      looksAgain: false,
-      hasLooked: false,
-    }
+    const causes = new CauseTeller({
+      onCause: text => listener.onCause(text),
+      explain: signal => this.#failures.read(name, signal),
+      spawn: work => this.#scope?.spawn(work),
+    })
+    const tracked: Tracked = { listener, causes, isLooking: false, looksAgain: false, hasLooked: false }
     this.#tracked.set(name, tracked)
     clearTimeout(this.#idle)
     this.#open()
@@ -112,9 +94,9 @@ export class Tracker {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#idle)
     for (const [name, tracked] of this.#tracked) this.#drop(name, tracked)
     clearTimeout(this.#idle)
+    clearInterval(this.#recheck)
     const scope = this.#scope
     this.#scope = undefined
     await scope?.[Symbol.asyncDispose]()
@@ -126,160 +108,69 @@ export class Tracker {
     const scope = new Scope()
     this.#scope = scope
     const base = { client, namespace, rights, logger, times, selector: selectorOf(agent) }
-    scope.spawn(stop =>
-      keepWatch(
-        {
-          ...base,
-          kind: 'jobs',
-          onList: objects => this.#replaceJobs(objects),
-          onEvent: (type, object) => this.#takeJob(type, object),
-        },
-        stop,
-      ),
-    )
-    scope.spawn(stop =>
-      keepWatch(
-        {
-          ...base,
-          kind: 'pods',
-          onList: objects => this.#replacePods(objects),
-          onEvent: (type, object) => this.#takePod(type, object),
-        },
-        stop,
-      ),
-    )
+    const known = this.#known
+    const jobs = {
+      ...base,
+      kind: 'jobs' as const,
+      onList: (objects: readonly unknown[]) => known.replaceJobs(objects),
+      onEvent: (type: string, object: unknown) => known.takeJob(type, object),
+    }
+    const pods = {
+      ...base,
+      kind: 'pods' as const,
+      onList: (objects: readonly unknown[]) => known.replacePods(objects),
+      onEvent: (type: string, object: unknown) => known.takePod(type, object),
+    }
+    for (const target of [jobs, pods]) scope.spawn(stop => keepWatch(target, stop))
+    this.#recheck = setInterval(() => this.#judgeWaiting(), recheckMs)
     scope.join().catch(error => {
       if (!scope.signal.aborted || this.#scope === scope) this.#onFailure(error)
     })
   }
 
   #drop(name: string, tracked: Tracked): void {
-    clearTimeout(tracked.timer)
+    tracked.causes.close()
     if (this.#tracked.get(name) !== tracked) return
     this.#tracked.delete(name)
-    this.#known.delete(name)
+    this.#known.forget(name)
     if (this.#tracked.size > 0) return
     clearTimeout(this.#idle)
     this.#idle = setTimeout(() => {
       const scope = this.#scope
       this.#scope = undefined
+      clearInterval(this.#recheck)
       this.#known.clear()
       scope?.cancel()
     }, idleMs)
     this.#idle.unref()
   }
 
-  #entry(name: string): Known {
-    const known = this.#known.get(name) ?? { job: undefined, isGone: false, pods: new Map() }
-    this.#known.set(name, known)
-    return known
-  }
-
-  #takeJob(type: string, object: unknown): void {
-    const job = readJob(object)
-    if (!job) return
-    const { name } = job.metadata
-    if (type === 'DELETED') {
-      if (this.#tracked.has(name)) this.#look(name)
-      else this.#known.delete(name)
-      return
-    }
-    if (!this.#tracked.has(name) && isJobOver(job)) {
-      this.#known.delete(name)
-      return
-    }
-    this.#entry(name).job = job
-    this.#judge(name)
-  }
-
-  #replaceJobs(objects: readonly unknown[]): void {
-    const seen = new Set<string>()
-    for (const object of objects) {
-      const job = readJob(object)
-      if (job) seen.add(job.metadata.name)
-      this.#takeJob('MODIFIED', object)
-    }
-    // A list that was asked for before the Job was made does not have it either: look before believing.
-    for (const name of this.#tracked.keys()) if (!seen.has(name)) this.#look(name)
-    for (const name of this.#known.keys()) if (!seen.has(name) && !this.#tracked.has(name)) this.#known.delete(name)
-  }
-
-  #takePod(type: string, object: unknown): void {
-    const pod = readPod(object)
-    const name = pod && jobNameOf(pod)
-    if (!pod || name === undefined) return
-    const known = this.#known.get(name)
-    // Its Job is over, or was never ours to follow.
-    if (!known && !this.#tracked.has(name) && isFinal(pod)) return
-    const { pods } = known ?? this.#entry(name)
-    // How a removed pod has ended stays known, as long as its Job is looked after.
-    if (type === 'DELETED' && !hasEnded(pod)) pods.delete(pod.metadata.uid)
-    else pods.set(pod.metadata.uid, pod)
-    this.#judge(name)
-  }
-
-  #replacePods(objects: readonly unknown[]): void {
-    const seen = new Set<string>()
-    for (const object of objects) {
-      const pod = readPod(object)
-      if (pod) seen.add(pod.metadata.uid)
-      this.#takePod('MODIFIED', object)
-    }
-    for (const [name, { pods }] of this.#known) {
-      const gone = [...pods.values()].filter(pod => !seen.has(pod.metadata.uid) && !hasEnded(pod))
-      for (const pod of gone) pods.delete(pod.metadata.uid)
-      if (gone.length > 0) this.#judge(name)
-    }
+  #judgeWaiting(): void {
+    for (const [name, { causes }] of this.#tracked) if (causes.isWaiting) this.#judge(name)
   }
 
   #judge(name: string): void {
     const tracked = this.#tracked.get(name)
     const known = this.#known.get(name)
     if (!tracked || !known || (!known.job && !known.isGone)) return
+    const { listener, causes } = tracked
     const pods = [...known.pods.values()]
     const job = known.isGone ? undefined : known.job
-    tracked.listener.onState(job, pods)
+    listener.onState(job, pods)
     const nowMs = performance.now()
-    const ageOf = (key: string) => (tracked.cause?.key === key ? nowMs - tracked.causeSinceMs : 0)
-    const verdict = judge({ job, pods }, { ageOf, startGraceMs: tracked.listener.startGraceMs(known.job) })
-    if (verdict.kind !== 'going') {
-      // The two watches race: the Job may have ended here before its pod has. Who knows less than all looks first.
-      if (!tracked.hasLooked && !knowsAll(verdict)) {
-        this.#look(name, true)
-        return
-      }
-      this.#drop(name, tracked)
-      tracked.listener.onVerdict(verdict)
+    const ageOf = (key: string) => causes.ageOf(key, nowMs)
+    const verdict = judge({ job, pods }, { ageOf, startGraceMs: listener.startGraceMs(known.job) })
+    if (verdict.kind === 'going') {
+      causes.note(verdict.cause, nowMs)
       return
     }
-    this.#noteCause(name, tracked, verdict.cause, nowMs)
-  }
-
-  #noteCause(name: string, tracked: Tracked, cause: Cause | undefined, nowMs: number): void {
-    if (cause?.key !== tracked.cause?.key) tracked.causeSinceMs = nowMs
-    tracked.cause = cause
-    clearTimeout(tracked.timer)
-    if (!cause) return
-    tracked.timer = setTimeout(() => this.#judge(name), recheckMs)
-    if (cause.text === '' || tracked.told.has(cause.key)) return
-    tracked.told.add(cause.key)
-    if (cause.key === 'no-pod') this.#explainMissingPod(name, tracked, cause.text)
-    else tracked.listener.onCause(cause.text)
-  }
-
-  /** The Job controller says why only in events, a moment later; they are asked for while it has no pod. */
-  #explainMissingPod(name: string, tracked: Tracked, text: string): void {
-    const { client, namespace, rights, logger } = this.#options
-    this.#scope?.spawn(async signal => {
-      let reason: string | undefined
-      for (const pauseMs of [0, 5_000, 20_000]) {
-        await sleep(pauseMs, signal)
-        if (signal.aborted || this.#tracked.get(name) !== tracked || tracked.cause?.key !== 'no-pod') return
-        reason = await readJobFailures({ client, namespace, rights, logger }, name, signal)
-        if (reason) break
-      }
-      if (this.#tracked.get(name) === tracked) tracked.listener.onCause(reason ? `${text}: ${reason}` : text)
-    })
+    // The two watches race: the Job may have ended here before its pod has. Who knows less than all looks first.
+    if (!tracked.hasLooked && !knowsAll(verdict)) {
+      this.#look(name, true)
+      return
+    }
+    this.#drop(name, tracked)
+    listener.onVerdict(verdict)
   }
 
   /** Asks for the Job and its pods themselves. */
@@ -325,15 +216,7 @@ export class Tracker {
     const labelSelector = `${selectorOf(agent)},job-name=${name}`
     const list = await read(`/api/v1/namespaces/${namespace}/pods`, { labelSelector })
     if (this.#tracked.get(name) !== tracked) return
-    const known = this.#entry(name)
-    const job = readJob(answer)
-    if (job) known.job = job
-    // Only this answer says that it is gone.
-    known.isGone = answer === undefined
-    for (const item of itemsOf(list)) {
-      const pod = readPod(item)
-      if (pod) known.pods.set(pod.metadata.uid, pod)
-    }
+    this.#known.noteLook(name, answer, itemsOf(list))
     this.#judge(name)
   }
 }
@@ -346,12 +229,4 @@ function knowsAll(verdict: Exclude<Verdict, { kind: 'going' }>): boolean {
 function itemsOf(list: unknown): readonly unknown[] {
   if (typeof list !== 'object' || list === null || !('items' in list) || !Array.isArray(list.items)) return []
   return list.items
-}
-
-function isFinal({ status }: PodView): boolean {
-  return status?.phase === 'Succeeded' || status?.phase === 'Failed'
-}
-
-function hasEnded(pod: PodView): boolean {
-  return isFinal(pod) || Boolean(mainContainer(pod).status?.state?.terminated)
 }
