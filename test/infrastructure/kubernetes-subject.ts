@@ -51,6 +51,8 @@ export interface KubernetesSubject extends Subject {
 }
 
 export interface SubjectOptions {
+  /** Of another cluster than the usual one. */
+  readonly kubeconfig?: string
   readonly environment?: Readonly<Record<string, string>>
   readonly settings?: Readonly<Record<string, unknown>>
   readonly times?: Partial<WatchTimes>
@@ -60,7 +62,8 @@ export async function makeKubernetesSubject(options: SubjectOptions = {}): Promi
   const stateDirectory = await mkdtemp(join(tmpdir(), 'rigel-kubernetes-'))
   const runsDirectory = join(stateDirectory, 'runs')
   await mkdir(runsDirectory)
-  const client = openClient()
+  const path = options.kubeconfig ?? kubeconfig
+  const client = openClient(path)
   const namespace = await makeNamespace(client)
   const agentPrefix = randomBytes(4).toString('hex')
   const log: string[] = []
@@ -72,7 +75,7 @@ export async function makeKubernetesSubject(options: SubjectOptions = {}): Promi
   const drivers: KubernetesInfrastructure[] = []
   const settings = { image: busybox, namespace, ...options.settings }
   const make = (
-    environment = options.environment ?? { KUBECONFIG: kubeconfig },
+    environment = options.environment ?? { KUBECONFIG: path },
     readSettings?: KubernetesOptions['readSettings'],
   ) => {
     const driver = createKubernetesInfrastructure({
@@ -135,9 +138,9 @@ export async function makeKubernetesSubject(options: SubjectOptions = {}): Promi
 }
 
 /** As an administrator of the test cluster. */
-export function openClient(): ClusterClient {
+export function openClient(path = kubeconfig): ClusterClient {
   const config = new KubeConfig()
-  config.loadFromFile(kubeconfig)
+  config.loadFromFile(path)
   return new ClusterClient(config)
 }
 

@@ -24,23 +24,25 @@
 #
 # RIGEL_ENGINES       where engines live (default: ${XDG_CACHE_HOME:-~/.cache}/rigel-engines)
 # RIGEL_K8S_PORT      the API server's port on the host's loopback (default: 16443)
+# RIGEL_K8S_NAME      a short name, for a cluster beside the usual one; it needs a port and a network of its own
 # RIGEL_K8S_NET       first two bytes of the private networks (default: 172.30; uses .78, .79 and .80)
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ENGINES=${RIGEL_ENGINES:-${XDG_CACHE_HOME:-$HOME/.cache}/rigel-engines}
-DIR=$ENGINES/kubernetes
+NAME=${RIGEL_K8S_NAME:-}
+DIR=$ENGINES/kubernetes${NAME:+-$NAME}
 SRC=$HERE/kubernetes
 VERSION=$(sed -n 's,^\s*\(require \)\?k8s.io/kubernetes \(v[0-9.]*\).*,\2,p' "$SRC/go.mod" | head -1)
 PORT=${RIGEL_K8S_PORT:-16443}
 NET=${RIGEL_K8S_NET:-172.30}
 HOST_IP=$NET.78.1 NODE_IP=$NET.78.2 POD_NET=$NET.79 SERVICE_NET=$NET.80
-NS=rigel-k8s VETH=rigel-k8s0
+NS=rigel-k8s${NAME:+-$NAME} VETH=rigel-k8s${NAME:-0}
 NODE=rigel-node
 PAUSE=rigel.test/pause:1
 BIN=$DIR/bin PKI=$DIR/pki CONF=$DIR/conf LOGS=$DIR/log PIDS=$DIR/pid STATE=$DIR/state
 CONTAINERD_SOCK=$DIR/containerd.sock
-CGROUP=rigel-k8s
+CGROUP=rigel-k8s${NAME:+-$NAME}
 READY_SECONDS=120
 
 say() { printf '%s\n' "$*" >&2; }
@@ -81,6 +83,11 @@ build_key() { cat "$SRC"/go.mod "$SRC"/go.sum "$SRC"/main.go "$SRC"/pause/main.g
 
 build() {
   local key version_package=k8s.io/component-base/version flags work=$DIR/build component
+  # One set of programs for all clusters, under a path of each one's own, by which its processes are known.
+  if [ -n "$NAME" ]; then
+    mkdir -p "$DIR" "$ENGINES/kubernetes/bin"
+    ln -sfn ../kubernetes/bin "$BIN"
+  fi
   key=$(build_key)
   [ "$(cat "$BIN/key" 2>/dev/null)" = "$key" ] && return 0
   command -v go >/dev/null || die "needs Go to build the cluster"
@@ -549,5 +556,5 @@ case ${1:-} in
   expire) lock 120; expire ;;
   expose) shift; lock 120; expose "$@" ;;
   logs) echo "$LOGS/$2.log" ;;
-  *) sed -n 's/^# \{0,1\}//; 2,27p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+  *) sed -n 's/^# \{0,1\}//; 2,28p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
