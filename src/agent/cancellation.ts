@@ -1,11 +1,12 @@
 // Finds runs to end. At every look it asks the server once for all runs that we hold, and ends what is cancelled, what is
-// over but lives on, and what the server does not know any more. It only marks and kills; reports go through the lifecycle.
+// over but lives on, what was set back to be run anew, and what the server does not know any more. It only marks and kills;
+// reports go through the lifecycle.
 
 import { isCancelling, isTerminal } from '../prefect/states.ts'
 import type { FlowRun } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
 import type { Lifecycle } from './lifecycle.ts'
-import { mayHaveInfrastructure } from './record.ts'
+import { mayHaveInfrastructure, type RunRecord } from './record.ts'
 
 /** Between the two looks that must both show a run as unknown before it is ended. */
 const unknownLooks = 2
@@ -14,6 +15,8 @@ export class Watch {
   readonly #context: AgentContext
   readonly #overSince = new Map<string, number>()
   readonly #unknown = new Map<string, number>()
+  /** Transition ids of claims that are not ours, of runs that we hold. */
+  readonly #otherClaims = new Map<string, string>()
 
   constructor(context: AgentContext) {
     this.#context = context
@@ -42,6 +45,10 @@ export class Watch {
     life.noteSeen(run)
     if (isCancelling(run.state) || run.state_type === 'CANCELLED') {
       life.requestStop('cancelled')
+      return
+    }
+    if (mayHaveInfrastructure(life.record) && this.#isTakenFrom(life.record, run)) {
+      life.requestStop('over')
       return
     }
     if (!isTerminal(run.state_type) || !mayHaveInfrastructure(life.record)) {
@@ -73,8 +80,22 @@ export class Watch {
   }
 
   #forgetOthers(held: ReadonlySet<string>): void {
-    for (const known of [this.#overSince, this.#unknown]) {
+    for (const known of [this.#overSince, this.#unknown, this.#otherClaims]) {
       for (const flowRunId of known.keys()) if (!held.has(flowRunId)) known.delete(flowRunId)
     }
+  }
+
+  /**
+   * Somebody has set the run back to be run anew, or has claimed it since: what we started for it must not go on beside that.
+   * An engine that waits for its own retry, or to be resumed, shows its run as scheduled under another name.
+   */
+  #isTakenFrom({ transitionId }: RunRecord, { id, state_type, state_name, state }: FlowRun): boolean {
+    if (state_type === 'SCHEDULED') return state_name === 'Scheduled' || state_name === 'Late'
+    const claim = state_type === 'PENDING' ? (state?.state_details.transition_id ?? undefined) : undefined
+    const before = this.#otherClaims.get(id)
+    if (claim === undefined || claim === transitionId) this.#otherClaims.delete(id)
+    else this.#otherClaims.set(id, claim)
+    // Seen at two looks: what an engine proposes by itself passes sooner.
+    return before !== undefined && before === claim
   }
 }

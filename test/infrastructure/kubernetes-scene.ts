@@ -14,7 +14,7 @@ import { type AgentPlan, AgentProcess, never, type Stage } from '../agent/stage.
 import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { busybox, kubeconfig, makeNamespace, openClient } from './kubernetes-subject.ts'
 
-const List = v.object({ items: v.array(v.unknown()) })
+const List = v.object({ items: v.array(v.object({ metadata: v.object({ name: v.string() }) })) })
 export const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
 
 /** A local path means the pod's own disk, unless the agent is asked to fetch it from its. */
@@ -91,11 +91,15 @@ export class KubernetesScene implements AsyncDisposable {
     return await stage.deployCommand({ script, deployment: { infrastructure_document_id: block } })
   }
 
-  /** Jobs of this run that are in the cluster now. */
+  /** How many Jobs of this run are in the cluster now. */
   async jobsOf(flowRunId: string): Promise<number> {
+    return (await this.jobNamesOf(flowRunId)).length
+  }
+
+  async jobNamesOf(flowRunId: string): Promise<readonly string[]> {
     const query = { labelSelector: `rigel.io/flow-run-id=${flowRunId}` }
     const list = await this.client.call('GET', `/apis/batch/v1/namespaces/${this.namespace}/jobs`, { query }, never)
-    return v.parse(List, list).items.length
+    return v.parse(List, list).items.map(({ metadata }) => metadata.name)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
