@@ -48,7 +48,8 @@ async function propose(run: Run): Promise<OrchestrationResult | undefined> {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error
     run.log.debug({ err: error }, 'claim not answered')
-    if (!error.mayHaveHappened) throw new NotOurs()
+    // Not even Prefect's own 503 is proof: a server also answers it for what goes wrong behind the transaction.
+    if (!error.mayHaveHappened && error.status !== 503) throw new NotOurs()
     return undefined
   }
 }

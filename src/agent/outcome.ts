@@ -43,8 +43,10 @@ export interface OutcomeFacts {
 export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outcome {
   const { ending } = record
   if (!ending) return none('it has not ended')
-  if (ending.kind === 'restore')
-    return claimIsOurs(record, run) ? { kind: 'restore' } : none('the claim is not ours any more')
+  if (ending.kind === 'restore') {
+    const isOurs = claimIsOurs(record, run) || saysOurRunning(record, run)
+    return isOurs ? { kind: 'restore' } : none('the claim is not ours any more')
+  }
 
   const state = run.state_type
   if (state === null) return none('the server shows no state')

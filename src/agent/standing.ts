@@ -45,11 +45,13 @@ export function readUntouched(polled: FlowRun, claimed: State): FlowRun | undefi
  * oldest first. A server that marks a waiting run as late gives it another scheduled state, which changes nothing.
  *
  * The run itself does not tell: one that ends without having been Running (a command that reports nothing, a launch that
- * failed) keeps its count, and has neither start nor end.
+ * failed) keeps its count, and has neither start nor end. Our own RUNNING may be in it: an earlier life proposed it, and the
+ * server has carried it out since the look.
  */
 export function isUntouched({ polled, transitionId }: RunRecord, states: readonly State[]): boolean {
+  const own = [transitionId, followUpId(transitionId, 'running')]
   const at = states.findIndex(state => state.id !== null && state.id === polled.stateId)
-  const since = states.slice(at + 1).filter(state => state.state_details.transition_id !== transitionId)
+  const since = states.slice(at + 1).filter(state => !own.includes(state.state_details.transition_id ?? ''))
   return at !== -1 && since.every(state => state.type === 'SCHEDULED')
 }
 

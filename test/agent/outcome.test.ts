@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { followUpId } from '../../src/agent/identity.ts'
 import { decideOutcome, type OutcomeFacts } from '../../src/agent/outcome.ts'
 import type { Ending, RunRecord } from '../../src/agent/record.ts'
 import type { Exit } from '../../src/infrastructure/infrastructure.ts'
@@ -118,6 +119,13 @@ for (const [name, given, want] of [
     { ending: { kind: 'given-back', message: 'full', delaySeconds: 30 }, state: 'RUNNING' },
     'none',
   ],
+  ['a claim that was out of date', { ending: { kind: 'restore' }, state: 'PENDING' }, 'restore'],
+  [
+    'the same, when our RUNNING came late',
+    { ending: { kind: 'restore' }, state: 'RUNNING', claimedBy: followUpId(transitionId, 'running') },
+    'restore',
+  ],
+  ['the same, when somebody runs it', { ending: { kind: 'restore' }, state: 'RUNNING', claimedBy: 'x' }, 'none'],
   [
     'a launch that failed for good',
     { ending: { kind: 'not-launched', message: 'no image' }, state: 'PENDING' },

@@ -29,7 +29,11 @@ export async function raceAgents(stage: Stage, kills: number): Promise<{ readonl
       await life?.ended()
       lives.push(startAgent(killed % racers.length))
     }
-    for (const id of runs) await stage.waitFor(id, over, 120_000)
+    for (const id of runs) {
+      await stage.waitFor(id, over, 120_000).catch(async (error: unknown) => {
+        throw new Error(await tell(stage, lives, id), { cause: error })
+      })
+    }
     await settled(stage, runs)
     for (const id of runs) judge(stage, id, (await stage.readRun(id)).state_type, await tell(stage, lives, id))
     return { runs: runs.length }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import * as v from 'valibot'
+import { followUpId } from '../../src/agent/identity.ts'
 import { newRecord } from '../../src/agent/record.ts'
 import { findFormerState, isUntouched, readUntouched } from '../../src/agent/standing.ts'
 import { FlowRun, State, type StateType } from '../../src/prefect/types.ts'
@@ -61,10 +62,12 @@ describe('the history behind a claim', () => {
   const ours = '22222222-2222-4222-8222-222222222222'
   const before = [named('created', 'SCHEDULED'), named('polled', 'SCHEDULED')]
   const claim = named('claim', 'PENDING', ours)
+  const ownRunning = followUpId(ours, 'running')
   const another = named('another', 'PENDING', id)
   const histories: readonly [string, readonly State[], boolean][] = [
     ['untouched when only the claim follows', [...before, claim], true],
     ['untouched when it was marked as late', [...before, named('late', 'SCHEDULED'), claim], true],
+    ['untouched when our own RUNNING came late', [...before, claim, named('running', 'RUNNING', ownRunning)], true],
     ['run when it has ended meanwhile', [...before, another, named('end', 'COMPLETED'), claim], false],
     ['run when that is dated behind the claim', [...before, claim, another, named('end', 'COMPLETED')], false],
     ['touched when it was given back', [...before, another, named('back', 'SCHEDULED'), claim], false],
