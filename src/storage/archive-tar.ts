@@ -1,15 +1,19 @@
-// Unpacks a tar file that may be hostile, plain or by gzip: read once to judge everything in it, then once to write.
+// Unpacks a tar file that may be hostile, plain or compressed: read once to judge everything in it, then once to write.
 
-import { createReadStream } from 'node:fs'
+import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { ReadEntry } from 'tar'
+import { readTarFile } from './archive-compression.ts'
 import { keepRatio } from './archive-limits.ts'
 import type { UnpackTask } from './archive-zip.ts'
 import type { Entry } from './source.ts'
 import { StorageError } from './storage.ts'
 import { TreeNames } from './tree-names.ts'
 
-export async function unpackTar({ archive, archiveSize, to, limits }: UnpackTask, signal: AbortSignal): Promise<void> {
+export async function unpackTar(
+  { archive, archiveSize, to, limits, environment }: UnpackTask,
+  signal: AbortSignal,
+): Promise<void> {
   const { Parser, Unpack } = await import('tar')
   const names = new TreeNames(limits)
   const files = new Set<string>()
@@ -37,12 +41,13 @@ export async function unpackTar({ archive, archiveSize, to, limits }: UnpackTask
       entry.resume()
     },
   })
-  await through(archive, parser, signal).catch(error => {
+  const bytesOf = () => readTarFile(archive, environment, signal)
+  await through(bytesOf(), parser, signal).catch(error => {
     throw refusal ?? error
   })
   if (refusal) throw refusal
   await through(
-    archive,
+    bytesOf(),
     new Unpack({ cwd: to, strict: true, preserveOwner: false, noMtime: true, onReadEntry: plainMode }),
     signal,
   )
@@ -53,15 +58,21 @@ function plainMode(entry: ReadEntry): void {
   entry.mode = entry.type === 'Directory' ? 0o755 : 0o644
 }
 
-async function through(archive: string, parser: NodeJS.WritableStream, signal: AbortSignal): Promise<void> {
+async function through(
+  bytes: AsyncIterable<Uint8Array>,
+  parser: NodeJS.WritableStream,
+  signal: AbortSignal,
+): Promise<void> {
   try {
-    await pipeline(createReadStream(archive), parser, { signal })
+    // As a stream: into a parser that is none of Node's own, an iterable never comes to its end.
+    await pipeline(Readable.from(bytes, { objectMode: false }), parser, { signal })
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof StorageError || (error instanceof Error && 'syscall' in error)) throw error
-    throw new StorageError(
-      `It is not a sound tar file (${error instanceof Error ? error.message : 'it cannot be read'})`,
-    )
+    const words = error instanceof Error ? error.message : 'it cannot be read'
+    // The package's own limit, a thousand times, may be reached before ours is.
+    const what = /decompression ratio/.test(words) ? 'It is an archive bomb' : 'It is not a sound tar file'
+    throw new StorageError(`${what} (${words})`)
   }
 }
 

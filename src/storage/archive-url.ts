@@ -44,8 +44,8 @@ export async function openArchiveUrl(
   const { target, name } = await open()
   await target.close()
   const kind = protocol === 'zip' ? 'zip' : 'tar'
-  if (kind === 'tar' && /\.(bz2|tbz2?|xz|txz|lzma|zst)$/i.test(name)) {
-    throw new StorageError(`"${name}": of compressed tar files only those by gzip can be read`)
+  if (kind === 'tar' && /\.(lzma|lz|lzo|lz4|br|Z)$/.test(name)) {
+    throw new StorageError(`"${name}": of compressed tar files only those by gzip, bzip2, xz and zstd can be read`)
   }
   const identity = [protocol, file, settings]
   return {
@@ -119,11 +119,11 @@ class ArchiveFolder implements TreeSource {
   readonly credentials: string
   readonly identity: readonly unknown[]
   readonly #place: ArchivePlace
-  readonly #limits: FetchLimits
+  readonly #context: StorageContext
 
-  constructor(place: ArchivePlace, { limits }: StorageContext) {
+  constructor(place: ArchivePlace, context: StorageContext) {
     this.#place = place
-    this.#limits = limits
+    this.#context = context
     this.place = `folder "${place.folder}" of the ${place.kind} file "${place.name}" in ${place.place}`
     this.credentials = place.credentials
     this.identity = [...place.identity, place.folder]
@@ -139,17 +139,18 @@ class ArchiveFolder implements TreeSource {
   }
 
   async fetchTree(revision: string | undefined, to: string, signal: AbortSignal): Promise<void> {
+    const { limits, environment } = this.#context
     const aside = await mkdtemp(join(to, '.archive-'))
     const archive = join(aside, 'archive')
     const tree = join(to, 'tree')
     await mkdir(tree)
     await this.#read(signal, async content => {
       if (revision !== undefined && content.validator !== revision) throw new ChangedError('The archive has changed')
-      await pipeline(limited(content, this.#limits), createWriteStream(archive, { flags: 'wx', mode: 0o600 }), {
+      await pipeline(limited(content, limits), createWriteStream(archive, { flags: 'wx', mode: 0o600 }), {
         signal,
       })
     })
-    const task = { archive, archiveSize: (await stat(archive)).size, to: tree, limits: this.#limits }
+    const task = { archive, archiveSize: (await stat(archive)).size, to: tree, limits, environment }
     if (this.#place.kind === 'zip') await (await import('./archive-zip.ts')).unpackZip(task, signal)
     else await (await import('./archive-tar.ts')).unpackTar(task, signal)
     await removeTree(aside)

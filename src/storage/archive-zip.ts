@@ -7,7 +7,7 @@ import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import type { Entry as ZipEntry, ZipFile } from 'yauzl'
 import { keepRatio } from './archive-limits.ts'
-import type { FetchLimits } from './context.ts'
+import type { FetchLimits, StorageContext } from './context.ts'
 import type { Entry } from './source.ts'
 import { StorageError } from './storage.ts'
 import { TreeNames } from './tree-names.ts'
@@ -23,6 +23,8 @@ export interface UnpackTask {
   /** Existing folder; may hold other things under names that nothing else has. */
   readonly to: string
   readonly limits: FetchLimits
+  /** For the programs that unpack what Node cannot. */
+  readonly environment: StorageContext['environment']
 }
 
 export async function unpackZip({ archive, archiveSize, to, limits }: UnpackTask, signal: AbortSignal): Promise<void> {

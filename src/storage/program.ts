@@ -50,14 +50,7 @@ export async function runProgram(call: ProgramCall, signal: AbortSignal): Promis
   try {
     const result = await child
     signal.throwIfAborted()
-    if (errorCode(result.cause) === 'ENOENT') {
-      throw new StorageError(
-        `The program "${call.program}" is needed for it and not on PATH (${call.environment.PATH ?? ''})`,
-      )
-    }
-    if (result.exitCode === undefined && result.signal === undefined) {
-      throw new StorageError(`"${call.program}" could not be started: ${describeError(result.cause)}`)
-    }
+    refuseUnstarted(call, result)
     return {
       exitCode: result.isMaxBuffer ? undefined : result.exitCode,
       output: Buffer.from(result.stdout),
@@ -66,6 +59,51 @@ export async function runProgram(call: ProgramCall, signal: AbortSignal): Promis
   } finally {
     signal.removeEventListener('abort', end)
     end()
+  }
+}
+
+/**
+ * What a program makes of a file, as it comes. Rejects with a StorageError when the program is not there or fails, and with
+ * the signal's reason; it has ended when the reader stops.
+ */
+export async function* streamProgram(
+  call: Pick<ProgramCall, 'program' | 'arguments' | 'environment'> & { readonly inputFile: string },
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  signal.throwIfAborted()
+  const { execa } = await import('execa')
+  const child = execa(call.program, call.arguments, {
+    env: withoutUndefined(call.environment),
+    extendEnv: false,
+    inputFile: call.inputFile,
+    reject: false,
+    buffer: { stdout: false, stderr: true },
+    maxBuffer: { stderr: 64 * 1024 },
+  })
+  const end = () => child.kill('SIGKILL')
+  signal.addEventListener('abort', end)
+  try {
+    for await (const chunk of child.stdout) yield chunk
+    const result = await child
+    signal.throwIfAborted()
+    refuseUnstarted(call, result)
+    if (result.exitCode !== 0) throw new StorageError(`${call.program} failed (${result.stderr.trim().slice(0, 600)})`)
+  } finally {
+    signal.removeEventListener('abort', end)
+    end()
+    await child
+  }
+}
+
+function refuseUnstarted(
+  { program, environment }: Pick<ProgramCall, 'program' | 'environment'>,
+  { cause, exitCode, signal }: { readonly cause?: unknown; readonly exitCode?: number; readonly signal?: string },
+): void {
+  if (errorCode(cause) === 'ENOENT') {
+    throw new StorageError(`The program "${program}" is needed for it and not on PATH (${environment.PATH ?? ''})`)
+  }
+  if (exitCode === undefined && signal === undefined) {
+    throw new StorageError(`"${program}" could not be started: ${describeError(cause)}`)
   }
 }
 

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import process from 'node:process'
 import test from 'node:test'
+import { gunzipSync, zstdCompressSync } from 'node:zlib'
 import { makeMeter } from '../../src/storage/context.ts'
 import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
@@ -99,13 +103,18 @@ function bytes(text: string): Buffer {
 }
 
 /** What arrives from an archive on this machine. */
-async function unpack(kind: 'zip' | 'tar', content: Buffer, from?: string) {
+async function unpack(
+  kind: 'zip' | 'tar',
+  content: Buffer,
+  from?: string,
+  environment: Readonly<Record<string, string | undefined>> = { PATH: process.env.PATH },
+) {
   await using directory = await makeDirectory()
   const { file } = kinds[kind]
   await writeFile(join(directory.path, file), content)
   await mkdir(join(directory.path, 'to'))
   const data = { basepath: `${kind}://::file://${join(directory.path, file)}`, settings: {} }
-  const storage = await openStorage({ slug: 'remote-file-system', data }, makeContext())
+  const storage = await openStorage({ slug: 'remote-file-system', data }, makeContext({ environment }))
   try {
     await storage.getDirectory(from, join(directory.path, 'to'), signal)
   } catch (error) {
@@ -157,6 +166,35 @@ for (const kind of ['zip', 'tar'] as const) {
   })
 }
 
+const compressions = {
+  plain: (tar: Buffer) => tar,
+  zstd: (tar: Buffer) => zstdCompressSync(tar),
+  bzip2: (tar: Buffer) => execFileSync('bzip2', ['-1c'], { input: tar }),
+  xz: (tar: Buffer) => execFileSync('xz', ['-0c'], { input: tar }),
+}
+
+for (const [name, compress] of Object.entries(compressions)) {
+  test(`tar: one that is ${name} is read, judged for bombs, and refused when it is cut`, async () => {
+    const one = gunzipSync(makeTar([{ path: 'a/b.py', bytes: bytes('b') }]))
+    assert.deepEqual(await unpack('tar', compress(one)), { 'a/b.py': 'b' })
+    const large = gunzipSync(makeTar([{ path: 'a', bytes: randomBytes(100_000) }]))
+    const whole = compress(large)
+    await assert.rejects(unpack('tar', whole.subarray(0, whole.length / 2)), { name: 'StorageError' })
+    if (name === 'plain') return
+    const many = Array.from({ length: 300 }, (_, at) => ({ path: `${at}`, bytes: zeros }))
+    const bomb = compress(gunzipSync(makeTar(many)))
+    await assert.rejects(unpack('tar', bomb), { name: 'StorageError', message: /archive bomb/ })
+  })
+}
+
+test('tar: without the program that unpacks it, it is said which one is missing', async () => {
+  const file = compressions.xz(gunzipSync(makeTar([{ path: 'a', bytes: bytes('a') }])))
+  await assert.rejects(unpack('tar', file, undefined, { PATH: '/nowhere' }), {
+    name: 'StorageError',
+    message: /program "xz" is needed for it and not on PATH/,
+  })
+})
+
 const zeros = Buffer.alloc(1024 * 1024)
 
 test('zip: a file that is longer than it claims, and an encrypted one, are refused', async () => {
@@ -183,7 +221,7 @@ for (const [basepath, settings, message] of [
   ['zip://flows', {}, /names no archive/],
   ['zip://x::memory://a/b.zip', {}, /"memory": it lives in the process/],
   ['zip://x::zip://y::s3://b/c.zip', {}, /archive in an archive/],
-  ['tar://x', { fo: '/srv/x.tar.xz' }, /only those by gzip/],
+  ['tar://x', { fo: '/srv/x.tar.lzma' }, /only those by gzip, bzip2, xz and zstd/],
   ['zip://x', { fo: 'code.zip' }, /is relative/],
   ['zip://x::github://org:repo@main/x.zip', {}, /cannot be read by the protocol "github"/],
 ] as const) {
