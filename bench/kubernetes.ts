@@ -1,16 +1,18 @@
 // What the Kubernetes driver costs, on the real cluster of test/support/engines.
 //
-//   RIGEL_TEST_KUBECONFIG=... node --expose-gc bench/kubernetes.ts [launch|events|memory]...
+//   RIGEL_TEST_KUBECONFIG=... scripts/node --expose-gc bench/kubernetes.ts [launch|events|memory]...
 //
+// About a minute on a quiet machine. Memory is that of the command as users run it, with the flags that bin/rigel.js sets.
 // Bounded: some dozen pods of busybox, and BENCH_JOBS (1,000) Jobs that no node takes; all are removed. Each part says what
 // the driver did by its calls, which are seen where Node's own client announces them.
 
 import { randomBytes, randomUUID } from 'node:crypto'
 import { subscribe } from 'node:diagnostics_channel'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import v8 from 'node:v8'
 import * as v from 'valibot'
 import type { RunSpec } from '../src/infrastructure/infrastructure.ts'
 import { createKubernetesInfrastructure, type KubernetesInfrastructure } from '../src/infrastructure/kubernetes.ts'
@@ -37,6 +39,9 @@ subscribe('http.client.request.start', message => {
   const { request } = v.parse(Started, message)
   calls.push({ what: `${request.method} ${request.path}`, atMs: performance.now() })
 })
+
+const command = await readFile(join(import.meta.dirname, '..', 'bin', 'rigel.js'), 'utf8')
+for (const [, flag = ''] of command.matchAll(/^ +'(--[\w=-]+)',$/gm)) v8.setFlagsFromString(flag)
 
 const asked = process.argv.slice(2)
 const isAsked = (part: string) => asked.length === 0 || asked.includes(part)

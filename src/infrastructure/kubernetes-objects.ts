@@ -4,7 +4,12 @@
 
 import * as v from 'valibot'
 
-const texts = v.nullish(v.record(v.string(), v.string()), {})
+/** Labels and annotations that are read here: our own, and the Job controller's name of the Job. */
+const isRead = (key: string) => key.startsWith('rigel.io/') || key.endsWith('job-name')
+const texts = v.pipe(
+  v.nullish(v.record(v.string(), v.string()), {}),
+  v.transform(all => Object.fromEntries(Object.entries(all).filter(([key]) => isRead(key)))),
+)
 
 const condition = v.object({
   type: v.string(),

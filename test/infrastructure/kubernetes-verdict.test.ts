@@ -378,3 +378,16 @@ describe('a verdict', () => {
     assert.deepEqual(tell(ask(state)), tell(ask({ ...state, pods: pods.toReversed() })))
   })
 })
+
+test('of labels and annotations only those are kept that are read, for a thousand Jobs have ten thousand', () => {
+  const strange = { 'prefect.io/flow-name': 'f', 'kubectl.kubernetes.io/last-applied-configuration': '{…}' }
+  const mine = { 'rigel.io/version': '1' }
+  const name = { 'batch.kubernetes.io/job-name': 'j' }
+  const metadata = { name: 'j', uid: 'u', labels: { ...strange, ...mine }, annotations: { ...strange, ...mine } }
+  const job = readJob({ metadata, spec: {} })
+  assert.deepEqual(job?.metadata.labels, mine)
+  assert.deepEqual(job?.metadata.annotations, mine)
+  const labels = { ...strange, ...mine, ...name }
+  const pod = readPod({ metadata: { ...metadata, labels }, spec: { containers: [{ name: 'c' }] } })
+  assert.deepEqual(pod?.metadata.labels, { ...mine, ...name })
+})
