@@ -18,17 +18,15 @@ import { type CreatePlan, isOurs } from './docker-create.ts'
 import type { DockerEngine } from './docker-engine.ts'
 import { explainStartFailure, isHostTrouble } from './docker-exit.ts'
 import { callOrLook, patiently } from './docker-patience.ts'
+import { discard, engineAwayMs, hasStarted, nameOf, removedTooEarly, takeTicket } from './docker-ticket.ts'
 import { EngineError, isRefusal, isSilence } from './docker-transport.ts'
 import { findOwner } from './docker-user.ts'
 import { type Attempt, InfrastructureError } from './infrastructure.ts'
 
-/** How long an engine that does not answer is waited for before the run is given back, in milliseconds. */
-const engineAwayMs = 20_000
 /** How often a refusal of the engine's own (5xx) is answered with another try. */
 const refusalTries = 3
 /** How long a container that somebody else has created is left to be started by them, in milliseconds. */
 const othersTurnMs = 3_000
-const cleanUpMs = 15_000
 
 export interface Launch {
   readonly engine: DockerEngine
@@ -106,6 +104,10 @@ async function obtain(launch: Launch, signal: AbortSignal): Promise<Obtained> {
   }
 }
 
+function ticketOf({ engine, logger, plan }: Launch) {
+  return { engine, logger, name: plan.name }
+}
+
 function launchPatience({ logger }: Launch): { readonly logger: Logger; readonly limitMs: number } {
   return { logger, limitMs: engineAwayMs }
 }
@@ -142,25 +144,8 @@ async function adopt(launch: Launch, info: ContainerInfo, isOurOwn: boolean, sig
     const now = await patiently(() => engine.inspect(id, signal), launchPatience(launch), signal)
     if (now && hasStarted(now)) return { id, ticket: '', hasStarted: true }
   }
-  const ticket = await takeTicket(launch, id, signal)
+  const ticket = await takeTicket(ticketOf(launch), id, signal)
   return { id, ticket: ticket ?? '', hasStarted: ticket === undefined }
-}
-
-/** Renames the container, which voids every start that was sent before. Undefined: it has been started already. */
-async function takeTicket(launch: Launch, id: string, signal: AbortSignal): Promise<string | undefined> {
-  const { engine, plan } = launch
-  const ticket = `${plan.name}.${Math.random().toString(36).slice(2, 8)}`
-  const rename = async () => {
-    const info = await engine.inspect(id, signal)
-    if (!info) throw removedTooEarly(plan.name)
-    // Its answer may have been lost before.
-    if (nameOf(info) !== ticket) await engine.rename(id, ticket, signal)
-    const after = await engine.inspect(id, signal)
-    if (!after) throw removedTooEarly(plan.name)
-    return after
-  }
-  const info = await patiently(rename, launchPatience(launch), signal)
-  return hasStarted(info) ? undefined : ticket
 }
 
 async function prepare(launch: Launch, id: string, signal: AbortSignal): Promise<void> {
@@ -214,56 +199,11 @@ async function startOnce(launch: Launch, { id, ticket: first }: Obtained, signal
       logger.debug({ container: id.slice(0, 12), err: error.message }, 'start call failed, trying again')
       await sleep(jitter(lostTicket ? othersTurnMs : 300, 0.3), signal)
       signal.throwIfAborted()
-      const next = await takeTicket(launch, id, signal)
+      const next = await takeTicket(ticketOf(launch), id, signal)
       if (next === undefined) return
       ticket = next
     }
   }
-}
-
-/**
- * Removes a container that has not been started, so that it never will be. True: it has been started, and is left alone.
- * Has a deadline of its own, for it also runs when the caller has been told to stop; what it leaves behind is never
- * started, and is removed by `reattach` or the collection of finished containers.
- */
-export async function discard(engine: DockerEngine, id: string, logger: Logger): Promise<boolean> {
-  const signal = AbortSignal.timeout(cleanUpMs)
-  try {
-    return await patiently(() => discardOnce(engine, id, signal), { logger, limitMs: cleanUpMs }, signal)
-  } catch (error) {
-    logger.warn({ container: id.slice(0, 12), err: error }, 'container that was not started is left behind')
-    return false
-  }
-}
-
-/** See `discard`; throws when the engine does not answer. */
-export async function discardOnce(engine: DockerEngine, id: string, signal: AbortSignal): Promise<boolean> {
-  const before = await engine.inspect(id, signal)
-  if (!before) return false
-  if (hasStarted(before)) return true
-  await engine.rename(id, `${nameOf(before).slice(0, 240)}.void-${id.slice(0, 6)}`, signal).catch(error => {
-    // Another try has renamed it before, or it is being removed.
-    if (!isRefusal(error, 400, 404, 409)) throw error
-  })
-  const info = await engine.inspect(id, signal)
-  if (!info) return false
-  if (hasStarted(info)) return true
-  await engine.remove(id, signal)
-  return false
-}
-
-export function hasStarted(info: ContainerInfo): boolean {
-  return info.State.Status !== 'created' && info.State.Status !== 'configured'
-}
-
-function nameOf(info: ContainerInfo): string {
-  return info.Name.replace(/^\//, '')
-}
-
-function removedTooEarly(name: string): InfrastructureError {
-  return new InfrastructureError(`Container "${name}" was removed by somebody else before it could be started`, {
-    blame: 'run',
-  })
 }
 
 function startFailure(error: EngineError, plan: CreatePlan): InfrastructureError {

@@ -4,28 +4,25 @@
 // All that must survive the agent lies in the engine: names and labels say whose a container is, its state whether it ran.
 // docs/docker.md tells the whole story.
 
-import { homedir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { Scope } from '../async/scope.ts'
-import type { Logger } from '../logger.ts'
 import type { ContainerInfo } from './docker-answers.ts'
 import { collectContainers } from './docker-collect.ts'
+import { type Connected, type ConnectionOptions, openConnection } from './docker-connection.ts'
 import { buildCreatePlan, type CreatePlan, label } from './docker-create.ts'
-import { resolveEndpoint } from './docker-endpoint.ts'
-import { DockerEngine } from './docker-engine.ts'
-import { type Ended, EndWatch } from './docker-events.ts'
+import type { DockerEngine } from './docker-engine.ts'
+import type { Ended } from './docker-events.ts'
 import { readExit } from './docker-exit.ts'
 import { forgetGeneration, nextGeneration, readGeneration } from './docker-generation.ts'
-import { PulledImages } from './docker-images.ts'
+import { agentOf, idOf, strange, toHandle } from './docker-handle.ts'
+import { killContainer } from './docker-kill.ts'
 import { LogShipper, readTail } from './docker-logs.ts'
 import { patiently } from './docker-patience.ts'
-import { Pulls } from './docker-pull.ts'
 import { type DockerSettings, readDockerSettings } from './docker-settings.ts'
-import { discardOnce, launchContainer } from './docker-submit.ts'
-import { ImageSupply } from './docker-supply.ts'
+import { launchContainer } from './docker-submit.ts'
 import { Sweep } from './docker-sweep.ts'
+import { discardOnce } from './docker-ticket.ts'
 import { EngineError } from './docker-transport.ts'
-import { Tunnel } from './docker-tunnel.ts'
 import type {
   Attempt,
   CleanupRules,
@@ -46,16 +43,7 @@ import { forgetPosition } from './log-position.ts'
  */
 const momentMs = 500
 
-export interface DockerOptions {
-  /** Holds one folder per run, 0700, on the disk of the journal, which makes and removes them. */
-  readonly runsDirectory: string
-  readonly logger: Logger
-  /** The agent's own environment: DOCKER_HOST, DOCKER_CONTEXT, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH, DOCKER_CONFIG. */
-  readonly environment: Readonly<Record<string, string | undefined>>
-  /** A pull without progress for so long is given up; default 60 s. */
-  readonly pullStallSeconds?: number
-  /** Program and options for engines behind ssh; default `ssh`. */
-  readonly sshCommand?: readonly string[]
+export interface DockerOptions extends ConnectionOptions {
   /** What is cleared away as runs end; undefined: nothing. */
   readonly cleanup?: CleanupRules | undefined
   /** How often that is looked after while no run ends; default an hour. */
@@ -68,16 +56,8 @@ export function createDockerInfrastructure(options: DockerOptions): DockerInfras
   return new DockerDriver(options)
 }
 
-interface Connected {
-  readonly engine: DockerEngine
-  readonly watch: EndWatch
-  readonly supply: ImageSupply
-  readonly images: PulledImages
-}
-
 class DockerDriver implements DockerInfrastructure {
   readonly #options: DockerOptions
-  readonly #configDirectory: string
   #connected: Promise<Connected> | undefined
   /** Labels of containers that were waited for, so that `release` need not ask again. */
   readonly #isAutoRemoved = new Map<string, boolean>()
@@ -87,8 +67,6 @@ class DockerDriver implements DockerInfrastructure {
 
   constructor(options: DockerOptions) {
     this.#options = options
-    const { DOCKER_CONFIG, HOME } = options.environment
-    this.#configDirectory = DOCKER_CONFIG || join(HOME || homedir(), '.docker')
     const { cleanup: rules, idleSweepSeconds: idleSeconds, runsDirectory, logger } = options
     const collect = (request: CollectRequest, signal: AbortSignal) => this.collect(request, signal)
     this.#sweep = rules && new Sweep({ rules, runsDirectory, collect, logger, idleSeconds })
@@ -144,21 +122,7 @@ class DockerDriver implements DockerInfrastructure {
     const { engine } = await this.#connect()
     const id = idOf(engine, handle)
     if (id === undefined) return
-    const { logger } = this.#options
-    const startMs = performance.now()
-    const stop = async () => {
-      const left = Math.max(0, graceSeconds - (performance.now() - startMs) / 1000)
-      try {
-        await engine.stop(id, left, signal)
-      } catch (error) {
-        if (!(error instanceof EngineError) || error.kind === 'unreachable') throw error
-        signal.throwIfAborted()
-        // An engine that cannot stop it in good manners may still end it; whether it did is seen by the next round.
-        if (left === 0) await engine.kill(id, signal)
-        throw error
-      }
-    }
-    await patiently(stop, { logger, limitMs: (graceSeconds + 60) * 1000 }, signal)
+    await killContainer({ engine, id, graceSeconds, logger: this.#options.logger }, signal)
   }
 
   async reattach(attempt: Attempt, handle: Handle | undefined, signal: AbortSignal): Promise<Handle | undefined> {
@@ -219,35 +183,12 @@ class DockerDriver implements DockerInfrastructure {
   }
 
   async #connect(): Promise<Connected> {
-    this.#connected ??= this.#open().catch(error => {
+    this.#connected ??= openConnection(this.#options).catch(error => {
       this.#connected = undefined
       const message = error instanceof Error ? error.message : String(error)
       throw new InfrastructureError(`No Docker engine to use: ${message}`, { blame: 'host', cause: error })
     })
     return await this.#connected
-  }
-
-  async #open(): Promise<Connected> {
-    const { environment, logger, runsDirectory, sshCommand, pullStallSeconds = 60 } = this.#options
-    const endpoint = await resolveEndpoint({
-      host: environment.DOCKER_HOST,
-      context: environment.DOCKER_CONTEXT,
-      tlsVerify: environment.DOCKER_TLS_VERIFY,
-      certPath: environment.DOCKER_CERT_PATH,
-      configDirectory: this.#configDirectory,
-    })
-    const engine = new DockerEngine(endpoint, endpoint.kind === 'ssh' ? new Tunnel(endpoint, sshCommand) : undefined)
-    const pulls = new Pulls({ engine, logger, stallMs: pullStallSeconds * 1000 })
-    const images = new PulledImages(join(dirname(runsDirectory), 'docker-images.json'), engine, logger)
-    const supply = new ImageSupply({
-      engine,
-      pulls,
-      images,
-      logger,
-      configDirectory: this.#configDirectory,
-      environment,
-    })
-    return { engine, watch: new EndWatch(engine, logger), supply, images }
   }
 
   async #plan(spec: RunSpec, settings: DockerSettings, signal: AbortSignal): Promise<CreatePlan> {
@@ -283,24 +224,4 @@ class DockerDriver implements DockerInfrastructure {
   #positionPath(handle: Handle): string {
     return join(this.#options.runsDirectory, handle.flowRunId, `docker-${handle.attempt}.json`)
   }
-}
-
-function toHandle(engine: DockerEngine, id: string, { flowRunId, attempt, transitionId }: Attempt): Handle {
-  return { type: 'docker-container', identifier: `${engine.baseUrl}:${id}`, flowRunId, attempt, transitionId }
-}
-
-function agentOf({ transitionId }: Attempt): string {
-  return transitionId.slice(0, 8)
-}
-
-/** Undefined when the handle is another engine's. Prefect's text form: the id stands behind the last colon. */
-function idOf(engine: DockerEngine, { identifier }: Handle): string | undefined {
-  const colon = identifier.lastIndexOf(':')
-  return identifier.slice(0, colon) === engine.baseUrl ? identifier.slice(colon + 1) : undefined
-}
-
-function strange(engine: DockerEngine, { identifier }: Handle): Exit {
-  const theirs = identifier.slice(0, identifier.lastIndexOf(':'))
-  const reason = `its container belongs to the engine ${theirs}, but this agent uses ${engine.baseUrl}`
-  return { kind: 'vanished', reason, outputTail: [] }
 }
