@@ -75,6 +75,8 @@ class SftpFolder implements FileSource, Target {
   readonly #context: StorageContext
   #session: Promise<SshSession> | undefined
   readonly #folders = new EachOnce()
+  /** Folders that could not be made, for most because they are there; the outermost first. */
+  readonly #unmade = new Map<string, StorageError>()
 
   constructor(place: SshPlace, top: string, context: StorageContext) {
     this.#place = place
@@ -120,8 +122,16 @@ class SftpFolder implements FileSource, Target {
     } catch (error) {
       // Half a file under a name of its own; what is wrong with it has been thrown already.
       sftp.unlink(partial, () => undefined)
-      throw sshError(`Writing "${path}"`, error)
+      throw this.#whyUnmade(target) ?? sshError(`Writing "${path}"`, error)
     }
+  }
+
+  /** The right that is missing on a folder, if that is why a file could not be written: for the file it is "no such file". */
+  #whyUnmade(target: string): StorageError | undefined {
+    for (const [folder, error] of this.#unmade) {
+      if (target.startsWith(`${folder}/`) && /Permission denied/i.test(error.message)) return error
+    }
+    return undefined
   }
 
   async close(): Promise<void> {
@@ -180,8 +190,9 @@ class SftpFolder implements FileSource, Target {
     if (folder === '/') return Promise.resolve()
     return this.#folders.do(folder, async () => {
       await this.#makeFolder(sftp, posix.dirname(folder))
-      await tell('', done => sftp.mkdir(folder, done)).catch(error => {
+      await tell(`Making the folder "${folder}"`, done => sftp.mkdir(folder, done)).catch(error => {
         if (!(error instanceof StorageError)) throw error
+        this.#unmade.set(folder, error)
       })
     })
   }

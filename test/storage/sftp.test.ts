@@ -3,7 +3,7 @@ import { createHmac } from 'node:crypto'
 import { chmod, chown, copyFile, lchown, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
-import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
+import { openStorage, openWritableStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { findKnownKeys } from '../../src/storage/sftp-known-hosts.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
@@ -162,4 +162,21 @@ one,two ssh-ed25519 A comment
   assert.deepEqual(keysOf('x.example.com', 22), ['C'])
   assert.deepEqual(keysOf('bad.example.com', 22), [])
   assert.deepEqual(keysOf('hashed', 2222), ['D'])
+})
+
+test('an upload into a folder of somebody else says which folder could not be made', needs('sftp'), async () => {
+  await using place = await openPlace(({ host, port, path, password }) => ({
+    slug: 'remote-file-system',
+    data: { basepath: `sftp://${host}${path}`, settings: { port, username: 'rigel', password } },
+  }))
+  const { basepath } = place.block().data
+  const path = new URL(String(basepath)).pathname
+  await mkdir(join(path, 'locked'), { mode: 0o755 })
+  await using directory = await makeDirectory()
+  await writeFile(join(directory.path, 'flow.py'), 'f')
+  const storage = await openWritableStorage(place.block(), makeContext())
+  await assert.rejects(storage.putDirectory(directory.path, 'locked/deep/er', undefined, signal), {
+    name: 'StorageError',
+    message: /Making the folder ".*\/locked\/deep" failed \(Permission denied/,
+  })
 })
