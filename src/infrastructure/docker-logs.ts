@@ -3,7 +3,6 @@
 // In: the engine's log stream. Out: batches of lines to an OutputSink, a position on disk behind each, the last lines.
 // The stream is a hint: it is opened again where it broke, and read to its end once the container has ended.
 
-import type { Readable } from 'node:stream'
 import { jitter, sleep } from '../async/sleep.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
@@ -12,11 +11,9 @@ import { LineJoiner } from './docker-lines.ts'
 import { createLogReader, type LogMessage, type LogReader } from './docker-log-frames.ts'
 import { EngineError } from './docker-transport.ts'
 import type { OutputSink } from './infrastructure.ts'
-import { type LogPosition, logStart, PositionCounter, readPosition, writePosition } from './log-position.ts'
+import { LogDelivery, StreamReading, tailLines, tailOf } from './log-follow.ts'
+import { PositionCounter } from './log-position.ts'
 
-/** Of the lines that are kept for the exit, see `Exited.outputTail`. */
-const tailLines = 20
-const longestTailLine = 1_000
 /** Once the container has ended: how long a stream may be silent before it is taken for stuck, in milliseconds. */
 const stuckMs = 2_000
 /** Once the container has ended: how often the rest is asked for. */
@@ -34,29 +31,28 @@ export interface LogSource {
 
 export class LogShipper {
   readonly #source: LogSource
-  readonly #positionPath: string
-  readonly #output: OutputSink
+  readonly #delivery: LogDelivery
+  readonly #reading = new StreamReading(
+    stuckMs,
+    cause => new EngineError('lost', 'The output stream broke off', { cause }),
+  )
   readonly #lines = new LineJoiner()
   readonly #ended = Promise.withResolvers<void>()
   #hasEnded = false
-  #position: LogPosition = logStart
   #held: string[] = []
   #heldSinceMs = 0
   #heldCharacters = 0
-  #tail: string[] = []
   #hasSeenAll = false
-  #reading: { readonly leave: AbortController; isWaiting: boolean; stuck: NodeJS.Timeout | undefined } | undefined
 
   /** `positionPath`: file that keeps how far the output has been shipped. */
   constructor(source: LogSource, positionPath: string, output: OutputSink) {
     this.#source = source
-    this.#positionPath = positionPath
-    this.#output = output
+    this.#delivery = new LogDelivery({ positionPath, output, logger: source.logger })
   }
 
   /** The last lines that were shipped in this life of the agent, at most 20. */
   get tail(): readonly string[] {
-    return this.#tail
+    return this.#delivery.tail
   }
 
   /** Nothing was shipped by an earlier life of the agent, so `tail` is all there is. */
@@ -68,13 +64,12 @@ export class LogShipper {
   noteEnd(): void {
     this.#hasEnded = true
     this.#ended.resolve()
-    this.#watchForStuck()
+    this.#reading.noteEnd()
   }
 
   /** Resolves when the container has ended and all of its output is shipped, or cannot be read; or at the signal. */
   async ship(signal: AbortSignal): Promise<void> {
-    this.#position = await readPosition(this.#positionPath)
-    const isFirst = this.#position.count === 0
+    const isFirst = await this.#delivery.resume()
     let lastTry = 0
     for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 5_000)) {
       const wasOver = this.#hasEnded
@@ -109,50 +104,21 @@ export class LogShipper {
 
   async #readOnce(follow: boolean, signal: AbortSignal): Promise<void> {
     const { engine, id, hasTerminal } = this.#source
-    const { since, carry } = this.#position
-    const counter = new PositionCounter(this.#position)
-    this.#lines.reset(carry)
+    const { position } = this.#delivery
+    const counter = new PositionCounter(position)
+    this.#lines.reset(position.carry)
     this.#held = []
-    const leave = new AbortController()
-    const stop = AbortSignal.any([signal, leave.signal])
-    const stream = await engine.logs(id, { follow, timestamps: true, since: since || undefined }, stop)
-    this.#reading = { leave, isWaiting: false, stuck: undefined }
-    try {
-      await this.#readStream(stream, createLogReader({ hasTerminal, isPodman: engine.isPodman }), counter)
-    } catch (cause) {
-      signal.throwIfAborted()
-      if (cause instanceof OutputError) throw cause.cause
-      throw new EngineError('lost', 'The output stream broke off', { cause })
-    } finally {
-      clearTimeout(this.#reading.stuck)
-      this.#reading = undefined
-      stream.destroy()
+    let reader: LogReader | undefined
+    const open = async (stop: AbortSignal) => {
+      const stream = await engine.logs(id, { follow, timestamps: true, since: position.since || undefined }, stop)
+      reader = createLogReader({ hasTerminal, isPodman: engine.isPodman })
+      return stream
     }
-  }
-
-  async #readStream(stream: Readable, reader: LogReader, counter: PositionCounter): Promise<void> {
-    const chunks = stream[Symbol.asyncIterator]()
-    for (;;) {
-      this.#setWaiting(true)
-      const next = await chunks.next()
-      this.#setWaiting(false)
-      if (next.done) break
-      await this.#take(reader.push(next.value), counter, false)
+    const take = async (chunk: Buffer | undefined) => {
+      const messages = chunk ? reader?.push(chunk) : reader?.end()
+      await this.#take(messages ?? [], counter, chunk === undefined)
     }
-    await this.#take(reader.end(), counter, true)
-  }
-
-  #setWaiting(isWaiting: boolean): void {
-    if (!this.#reading) return
-    this.#reading.isWaiting = isWaiting
-    clearTimeout(this.#reading.stuck)
-    this.#watchForStuck()
-  }
-
-  #watchForStuck(): void {
-    const reading = this.#reading
-    if (!reading?.isWaiting || !this.#hasEnded) return
-    reading.stuck = setTimeout(() => reading.leave.abort(new Error('the output stream is stuck')), stuckMs)
+    await this.#reading.read({ open, take }, signal)
   }
 
   async #take(messages: readonly LogMessage[], counter: PositionCounter, isLast: boolean): Promise<void> {
@@ -169,7 +135,7 @@ export class LogShipper {
     const batch = this.#held
     this.#held = []
     this.#heldCharacters = 0
-    await this.#deliver(batch, counter)
+    await this.#delivery.deliver(batch, counter, this.#lines.carry)
   }
 
   /** Puts lines aside, and says whether they must not wait any longer. */
@@ -179,25 +145,7 @@ export class LogShipper {
     for (const line of lines) this.#heldCharacters += line.length
     return this.#held.length > 0 && (now - this.#heldSinceMs > heldMs || this.#heldCharacters > heldCharacters)
   }
-
-  async #deliver(lines: readonly string[], counter: PositionCounter): Promise<void> {
-    if (lines.length === 0) return
-    this.#tail = [...this.#tail, ...lines.slice(-tailLines).map(cutTailLine)].slice(-tailLines)
-    try {
-      await this.#output(lines)
-    } catch (cause) {
-      throw new OutputError('The output could not be handed on', { cause })
-    }
-    this.#position = { ...counter.position(performance.now()), carry: this.#lines.carry }
-    await writePosition(this.#positionPath, this.#position).catch(error => {
-      // A full disk must not end the watch over a run; the price is lines shown twice after a restart of the agent.
-      this.#source.logger.warn({ err: describeError(error) }, 'how far output was shipped could not be noted')
-    })
-  }
 }
-
-/** Tells trouble of the receiver from trouble of the stream. */
-class OutputError extends Error {}
 
 async function untilAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
   const aborted = Promise.withResolvers<void>()
@@ -216,14 +164,10 @@ export async function readTail(source: LogSource, signal: AbortSignal): Promise<
     const lines: string[] = []
     for await (const chunk of stream) for (const message of reader.push(chunk)) lines.push(...joiner.add(message))
     for (const message of reader.end()) lines.push(...joiner.add(message))
-    return [...lines, ...joiner.flush(false)].slice(-tailLines).map(cutTailLine)
+    return tailOf([...lines, ...joiner.flush(false)])
   } catch (error) {
     signal.throwIfAborted()
     source.logger.debug({ container: source.id.slice(0, 12), err: describeError(error) }, 'no last lines of output')
     return []
   }
-}
-
-function cutTailLine(line: string): string {
-  return line.length > longestTailLine ? `${line.slice(0, longestTailLine)}…` : line
 }

@@ -13,11 +13,9 @@ import type { OutputSink } from './infrastructure.ts'
 import { type ClusterClient, ClusterError, isRefusal } from './kubernetes-client.ts'
 import { type LogLine, LogLineReader, toSinceTime } from './kubernetes-log-lines.ts'
 import type { Rights } from './kubernetes-rights.ts'
-import { type LogPosition, logStart, PositionCounter, readPosition, writePosition } from './log-position.ts'
+import { LogDelivery, StreamReading, tailLines, tailOf } from './log-follow.ts'
+import { PositionCounter } from './log-position.ts'
 
-/** Of the lines that are kept for the exit, see `Exited.outputTail`. */
-const tailLines = 20
-const longestTailLine = 1_000
 /** Once the container has ended: how often the rest is asked for, and how long a stream may be silent. */
 const lastTries = 3
 const stuckMs = 3_000
@@ -39,26 +37,25 @@ export interface LogPod {
 export class PodLog {
   readonly #source: LogSource
   readonly #pod: LogPod
-  readonly #positionPath: string
-  readonly #output: OutputSink
+  readonly #delivery: LogDelivery
+  readonly #reading = new StreamReading(
+    stuckMs,
+    cause => new ClusterError('lost', 'The output stream broke off', { cause }),
+  )
   readonly #ended = new Wake()
   #hasEnded = false
-  #position: LogPosition = logStart
-  #tail: string[] = []
   #hasSeenAll = false
-  #reading: { readonly leave: AbortController; isWaiting: boolean; stuck: NodeJS.Timeout | undefined } | undefined
 
   /** `positionPath`: file that keeps how far the output of this pod has been shipped. */
   constructor(source: LogSource, pod: LogPod, positionPath: string, output: OutputSink) {
     this.#source = source
     this.#pod = pod
-    this.#positionPath = positionPath
-    this.#output = output
+    this.#delivery = new LogDelivery({ positionPath, output, logger: source.logger })
   }
 
   /** The last lines that were shipped in this life of the agent, at most 20. */
   get tail(): readonly string[] {
-    return this.#tail
+    return this.#delivery.tail
   }
 
   /** Nothing was shipped by an earlier life of the agent, so `tail` is all there is. */
@@ -71,13 +68,12 @@ export class PodLog {
     if (this.#hasEnded) return
     this.#hasEnded = true
     this.#ended.ring()
-    this.#watchForStuck()
+    this.#reading.noteEnd()
   }
 
   /** Resolves when the container has ended and all of its output is shipped, or cannot be read; or at the signal. */
   async ship(signal: AbortSignal): Promise<void> {
-    this.#position = await readPosition(this.#positionPath)
-    const isFirst = this.#position.count === 0
+    const isFirst = await this.#delivery.resume()
     let lastTry = 0
     for (let pauseMs = 100; !signal.aborted; pauseMs = Math.min(pauseMs * 2, 5_000)) {
       const wasOver = this.#hasEnded
@@ -118,50 +114,14 @@ export class PodLog {
   }
 
   async #readOnce(follow: boolean, signal: AbortSignal): Promise<void> {
-    const { since } = this.#position
-    const counter = new PositionCounter(this.#position)
-    const leave = new AbortController()
-    const stop = AbortSignal.any([signal, leave.signal])
-    const query = { follow, sinceTime: since === '' ? undefined : toSinceTime(since) }
-    const stream = await openLog(this.#source, this.#pod, query, stop)
-    this.#reading = { leave, isWaiting: false, stuck: undefined }
-    try {
-      await this.#readStream(stream, counter, since)
-    } catch (cause) {
-      signal.throwIfAborted()
-      if (cause instanceof OutputError) throw cause.cause
-      throw new ClusterError('lost', 'The output stream broke off', { cause })
-    } finally {
-      clearTimeout(this.#reading.stuck)
-      this.#reading = undefined
-      stream.destroy()
-    }
-  }
-
-  async #readStream(stream: IncomingMessage, counter: PositionCounter, since: string): Promise<void> {
+    const { position } = this.#delivery
+    const { since } = position
+    const counter = new PositionCounter(position)
     const reader = new LogLineReader()
-    const chunks = stream[Symbol.asyncIterator]()
-    for (;;) {
-      this.#setWaiting(true)
-      const next = await chunks.next()
-      this.#setWaiting(false)
-      if (next.done) break
-      await this.#take(reader.push(next.value), counter, since)
-    }
-    await this.#take(reader.end(), counter, since)
-  }
-
-  #setWaiting(isWaiting: boolean): void {
-    if (!this.#reading) return
-    this.#reading.isWaiting = isWaiting
-    clearTimeout(this.#reading.stuck)
-    this.#watchForStuck()
-  }
-
-  #watchForStuck(): void {
-    const reading = this.#reading
-    if (!reading?.isWaiting || !this.#hasEnded) return
-    reading.stuck = setTimeout(() => reading.leave.abort(new Error('the output stream is stuck')), stuckMs)
+    const query = { follow, sinceTime: since === '' ? undefined : toSinceTime(since) }
+    const open = (stop: AbortSignal) => openLog(this.#source, this.#pod, query, stop)
+    const take = (chunk: Buffer | undefined) => this.#take(chunk ? reader.push(chunk) : reader.end(), counter, since)
+    await this.#reading.read({ open, take }, signal)
   }
 
   async #take(messages: readonly LogLine[], counter: PositionCounter, since: string): Promise<void> {
@@ -172,23 +132,9 @@ export class PodLog {
       if (time !== '' && time < since) continue
       if (counter.take(time, now)) lines.push(text)
     }
-    if (lines.length === 0) return
-    this.#tail = [...this.#tail, ...lines.slice(-tailLines).map(cutTailLine)].slice(-tailLines)
-    try {
-      await this.#output(lines)
-    } catch (cause) {
-      throw new OutputError('The output could not be handed on', { cause })
-    }
-    this.#position = { ...counter.position(performance.now()), carry: logStart.carry }
-    await writePosition(this.#positionPath, this.#position).catch(error => {
-      // A full disk must not end the watch over a run; the price is lines shown twice after a restart of the agent.
-      this.#source.logger.warn({ err: describeError(error) }, 'how far output was shipped could not be noted')
-    })
+    await this.#delivery.deliver(lines, counter)
   }
 }
-
-/** Tells trouble of the receiver from trouble of the stream. */
-class OutputError extends Error {}
 
 function openLog(
   { client, namespace }: LogSource,
@@ -209,15 +155,11 @@ export async function readTail(source: LogSource, pod: LogPod, signal: AbortSign
     const lines: string[] = []
     for await (const chunk of stream) for (const { text } of reader.push(chunk)) lines.push(text)
     for (const { text } of reader.end()) lines.push(text)
-    return lines.slice(-tailLines).map(cutTailLine)
+    return tailOf(lines)
   } catch (error) {
     signal.throwIfAborted()
     if (isRefusal(error, 403)) source.rights.noteMissing('get pods/log', source.namespace)
     source.logger.debug({ pod: pod.name, err: describeError(error) }, 'no last lines of output')
     return []
   }
-}
-
-function cutTailLine(line: string): string {
-  return line.length > longestTailLine ? `${line.slice(0, longestTailLine)}…` : line
 }
