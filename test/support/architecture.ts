@@ -52,7 +52,7 @@ const HOMES: Readonly<Record<string, readonly string[]>> = {
   'smol-toml': ['config/'],
   ssh2: ['storage/sftp'],
   tar: ['storage/', 'infrastructure/docker'],
-  undici: ['prefect/', 'storage/http.ts', 'storage/undici-parts.d.ts'],
+  undici: ['prefect/', 'storage/http.ts', 'storage/http-lanes.ts', 'storage/undici-parts.d.ts'],
   valibot: [''],
   yauzl: ['storage/archive'],
   yaml: ['commands/', 'config/'],
