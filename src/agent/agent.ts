@@ -123,6 +123,8 @@ export class Agent {
   readonly #watch: Watch
   readonly #context: AgentContext
   readonly #resumed = new Set<string>()
+  /** Those that were needed so far. */
+  readonly #drivers = new Set<Infrastructure>()
 
   constructor(options: AgentOptions, journal: Journal, lock: StateLock, identity: Identity) {
     const { client, logger, settings } = options
@@ -149,7 +151,11 @@ export class Agent {
       storage: options.storage,
       settings,
       logger,
-      infrastructure: type => options.loadInfrastructure(type, journal.runsDirectory, readSettings),
+      infrastructure: async type => {
+        const driver = await options.loadInfrastructure(type, journal.runsDirectory, readSettings)
+        this.#drivers.add(driver)
+        return driver
+      },
       isResumed: flowRunId => this.#resumed.has(flowRunId),
       avoid: flowRunId => this.#poll.avoid(flowRunId),
       changed: () => this.#wake.ring(),
@@ -207,6 +213,8 @@ export class Agent {
     const left = this.#slots.lives.length
     this.#detach.abort(new Error('the agent lets go'))
     await this.#scope.join()
+    // Watches and streams that stay open would keep the process, and a service manager waiting for it.
+    for (const driver of this.#drivers) await driver[Symbol.asyncDispose]?.()
     return { left }
   }
 

@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { suite } from 'node:test'
-import type { Exit, RunSpec } from '../../src/infrastructure/infrastructure.ts'
+import type { Exit, Handle, RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
@@ -221,13 +221,14 @@ suite('ends of containers', { ...needs('docker'), concurrency: 4 }, () => {
     async () => {
       const cleanup = { finished: { keep: 1, maxAgeSeconds: 3_600 }, images: undefined }
       await using subject = await makeDockerSubject({ cleanup })
-      const handles = []
+      const handles: Handle[] = []
       for (const driver of [subject.infrastructure, subject.infrastructure, subject.startAnew()]) {
+        // As the journal does before it begins the next one: until then the container is held, as the last one is here.
+        for (const { flowRunId } of handles)
+          await rm(join(subject.runsDirectory, flowRunId), { recursive: true, force: true })
         const handle = await driver.submit(await subject.spec('exit 0'), unstopped)
         await driver.wait(handle, () => {}, unstopped)
-        // As the journal does before it forgets the run: until then the container is held.
         await driver.release(handle, unstopped)
-        await rm(join(subject.runsDirectory, handle.flowRunId), { recursive: true })
         handles.push(handle)
       }
       const [, second] = handles

@@ -128,6 +128,7 @@ def hello(n: int = 1):
     const done = await stage.waitFor(run.id, over, 120_000)
     await second.isPolling()
     second.signal('SIGTERM')
+    await until(() => second.hasEnded, { timeoutMs: 15_000, what: 'the agent to end, for nothing holds it' })
     assert.equal(await second.ended(), 0, second.output)
     const output = `${done.state?.message}\n${first.output}\n${second.output}`
     assert.equal(done.state_type, 'COMPLETED', output)
