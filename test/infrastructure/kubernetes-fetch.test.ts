@@ -132,7 +132,9 @@ suite('code above the limit of a ConfigMap', { ...options, concurrency: 2 }, () 
       // Output may come after the engine has reported.
       const line = await until(() => /LOOK (\{.*\})/.exec(agent.output)?.[1], { timeoutMs: 60_000, what: 'the output' })
       const look = v.parse(Look, JSON.parse(line))
-      assert.equal(look.cwd, '/rigel/workspace')
+      // Steps make a folder each, and the flow begins in that of the last.
+      const start = way === 'pull steps' ? `/rigel/workspace/${bucket.bucket}/flows/look` : '/rigel/workspace'
+      assert.equal(look.cwd, start)
       assert.equal(look.uid, 1234)
       assert.deepEqual(look.files, {
         'data/large.bin': [2 * 1024 * 1024, '0o644', 10_001],

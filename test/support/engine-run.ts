@@ -4,12 +4,15 @@ import { spawn } from 'node:child_process'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import * as v from 'valibot'
 
 import { cleanEnvironment, findPrefect, type PrefectServer, type PrefectVersion } from './prefect-server.ts'
 
 export const shim = fileURLToPath(new URL('../../src/launch/engine-shim.py', import.meta.url))
+
+const mostAttempts = 20
 
 const Created = v.object({ id: v.string() })
 const Run = v.object({ state: v.object({ type: v.string(), name: v.string(), message: v.nullish(v.string()) }) })
@@ -28,14 +31,23 @@ export async function writeFiles(directory: string, files: Readonly<Record<strin
   }
 }
 
+/** A server on SQLite answers 503, or drops a connection, when several write at once: setting up a run waits for it. */
 async function call(server: PrefectServer, path: string, body?: unknown): Promise<unknown> {
-  const answer = await fetch(`${server.apiUrl}${path}`, {
-    method: body === undefined ? 'GET' : 'POST',
-    headers: { 'content-type': 'application/json' },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  })
-  if (!answer.ok) throw new Error(`${path} answered ${answer.status}: ${await answer.text()}`)
-  return await answer.json()
+  for (let attempt = 1; ; attempt++) {
+    const answer = await fetch(`${server.apiUrl}${path}`, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: { 'content-type': 'application/json' },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    }).catch((error: unknown) => {
+      if (attempt === mostAttempts) throw error
+      return undefined
+    })
+    if (answer?.ok) return await answer.json()
+    if (answer && (answer.status !== 503 || attempt === mostAttempts)) {
+      throw new Error(`${path} answered ${answer.status}: ${await answer.text()}`)
+    }
+    await delay(300)
+  }
 }
 
 /** Creates flow and deployment; gives the deployment's id. */
