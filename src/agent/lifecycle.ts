@@ -117,7 +117,8 @@ export class Lifecycle {
 
   /** The watch saw the run on the server: what it shows is as good as a look of our own. */
   noteSeen(flowRun: FlowRun): void {
-    if (flowRun.state_type === 'RUNNING') this.#run.seenRunningAt = performance.now()
+    // Anything else takes back what was seen before: a report that goes by it would overwrite what somebody has set since.
+    this.#run.seenRunningAt = flowRun.state_type === 'RUNNING' ? performance.now() : Number.NEGATIVE_INFINITY
     if (this.record.handle && flowRun.infrastructure_pid !== this.record.handle.identifier) this.#reportPid()
   }
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { buildState } from '../../src/prefect/states.ts'
+import { buildScheduled, buildState } from '../../src/prefect/states.ts'
 import { findPrefect, type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
@@ -127,6 +127,19 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     const answer = await fetch(`${server.apiUrl}/flow_runs/${run.id}`, { method: 'DELETE' })
     assert.equal(answer.status, 204)
     await until(() => processesOf(run.id).length === 0, { timeoutMs: 20_000 })
+  })
+
+  test('ends what runs for a flow run that is set back to Scheduled, before it is run anew', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'sleep 600' }))
+    await using agent = stage.startAgent()
+    await until(() => stage.starts(run.id) === 1)
+    await stage.waitFor(run.id, ['RUNNING'])
+    const later = buildScheduled({ scheduledTime: new Date(Date.now() + 3_600_000).toISOString() })
+    await stage.client.setFlowRunState(run.id, later, { force: true }, never)
+    await until(() => processesOf(run.id).length === 0, { timeoutMs: 20_000 })
+    await until(() => readdirSync(join(stage.stateDirectory, 'runs')).length === 0)
+    assert.equal((await stage.readRun(run.id)).state_type, 'SCHEDULED', agent.output)
   })
 
   test('lets go of its runs when it stops as a service, and the next agent has them in the same process', async () => {
