@@ -7,11 +7,12 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { buildScheduled, buildState, type ProposedState } from '../../src/prefect/states.ts'
-import { type Fault, startChaosProxy } from '../support/chaos-proxy.ts'
+import type { FlowRun } from '../../src/prefect/types.ts'
+import { type ChaosProxy, type Fault, startChaosProxy } from '../support/chaos-proxy.ts'
 import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
-import { never, openStage, type Stage } from './stage.ts'
+import { type AgentProcess, never, openStage, type Stage } from './stage.ts'
 
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
 const setState = 'POST /flow_runs/{id}/set_state'
@@ -40,6 +41,18 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     }
   }
 
+  test('runs a command exactly once whose claim was carried out and answered with 503', async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    const busy = { kind: 'replace', status: 503, body: { exception_message: 'Service Unavailable' } } as const
+    proxy.spoil({ route: setState, nth: 1 }, busy)
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+    const done = await stage.waitFor(run.id, over)
+    assert.equal(done.state_type, 'COMPLETED', agent.output)
+    assert.equal(stage.starts(run.id), 1)
+  })
+
   const message = 'by another agent'
   const scheduledTime = new Date(Date.now() + 3_600_000).toISOString()
   const pasts: readonly [string, ...ProposedState[]][] = [
@@ -58,11 +71,8 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     test(`puts the former state back when a run ${what} by somebody else between poll and claim`, async () => {
       await using proxy = await startChaosProxy(server.apiUrl)
       await using stage = await openStage(server.apiUrl)
-      const run = await stage.run(await stage.deployCommand({ script: 'true' }))
-      proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
-      await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
-      await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
-      for (const state of states) await stage.client.setFlowRunState(run.id, state, {}, never)
+      const { run, agent } = await claimLate(stage, proxy, states)
+      await using _agent = agent
       await until(() => agent.output.includes('putting its former state back'))
       const last = states.at(-1)
       await until(async () => (await stage.readRun(run.id)).state?.name === last?.name)
@@ -76,13 +86,9 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
   test('schedules no run again that is over when it cannot look at what its claim has replaced', async () => {
     await using proxy = await startChaosProxy(server.apiUrl)
     await using stage = await openStage(server.apiUrl)
-    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
-    proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
-    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
-    await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
-    for (const state of [buildState('PENDING'), buildState('RUNNING'), buildState('COMPLETED', { message })]) {
-      await stage.client.setFlowRunState(run.id, state, {}, never)
-    }
+    const past = [buildState('PENDING'), buildState('RUNNING'), buildState('COMPLETED', { message })]
+    const { run, agent } = await claimLate(stage, proxy, past)
+    await using _agent = agent
     proxy.spoil({ route: 'GET /flow_runs/{id}' }, { kind: 'answer', status: 422, body: { exception_message: 'no' } })
     await until(() => agent.output.includes('could not look at the flow run'))
     proxy.heal()
@@ -239,4 +245,18 @@ function fill(path: string): void {
   const { bavail, bsize } = statfsSync(path)
   writeFileSync(file, Buffer.alloc(Math.max(0, bavail * bsize)))
   assert.ok(existsSync(file))
+}
+
+/** An agent whose claim reaches the server three seconds late, when the run has been through these states already. */
+async function claimLate(
+  stage: Stage,
+  proxy: ChaosProxy,
+  states: readonly ProposedState[],
+): Promise<{ readonly run: FlowRun; readonly agent: AgentProcess }> {
+  const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+  proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
+  const agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+  await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
+  for (const state of states) await stage.client.setFlowRunState(run.id, state, {}, never)
+  return { run, agent }
 }
