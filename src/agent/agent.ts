@@ -1,12 +1,10 @@
-// One life of the agent: takes the state folder, resumes what the journal holds, polls and watches until it is told to
+// One life of the agent: resumes what the journal holds, polls and watches until it is told to
 // stop, drains, and lets go of or ends what is left.
 
-import { accessSync, constants, mkdirSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { Scope } from '../async/scope.ts'
-import { jitter, sleep } from '../async/sleep.ts'
+import { atMost, jitter, sleep } from '../async/sleep.ts'
 import { Wake } from '../async/wake.ts'
-import { describeError, UserError } from '../errors.ts'
 import type { Infrastructure } from '../infrastructure/infrastructure.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
@@ -15,10 +13,10 @@ import type { AgentContext, AgentSettings } from './agent-context.ts'
 import { Watch } from './cancellation.ts'
 import { Complaints } from './complaints.ts'
 import { drain, type OnStop } from './drain.ts'
-import { type Identity, newTransitionId, readIdentity } from './identity.ts'
+import { type Identity, newTransitionId } from './identity.ts'
 import { Intake } from './intake.ts'
-import { Journal } from './journal.ts'
-import { readHolder, StateLock } from './lock.ts'
+import type { Journal } from './journal.ts'
+import type { StateLock } from './lock.ts'
 import { type OutputOptions, OutputRelay } from './output.ts'
 import { type DueRun, Poll, type PollOptions } from './poll.ts'
 import { RunReader } from './reader.ts'
@@ -68,44 +66,8 @@ export interface AgentSignals {
 const orphanLookEvery = 20
 /** Output that still waits for the API when the agent goes: this long, in milliseconds. */
 const lastOutputMs = 3_000
-
-/** Runs the agent until it is told to stop; returns how many runs were let go or are not reported yet. */
-export async function runAgent(options: AgentOptions, signals: AgentSignals): Promise<{ left: number }> {
-  makeStateDirectory(options.stateDirectory)
-  const lock = await takeLock(options, signals.stopping)
-  if (!lock) return { left: 0 }
-  using _lock = lock
-  const journal = new Journal(options.stateDirectory)
-  await journal.open()
-  const agent = new Agent(options, journal, lock, readIdentity(options.stateDirectory, options.name))
-  return await agent.run(signals) // awaited here, or the lock would be given back at once
-}
-
-function makeStateDirectory(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
-    accessSync(path, constants.W_OK)
-  } catch (error) {
-    throw new UserError(`The state folder ${path} cannot be used: ${describeError(error)}.`, {
-      hint: 'Name another one with RIGEL_STATE_DIR, or make this one writable for the user that the agent runs as.',
-      exitCode: 2,
-      cause: error,
-    })
-  }
-}
-
-async function takeLock(options: AgentOptions, stopping: AbortSignal): Promise<StateLock | undefined> {
-  if (options.waitForLock) return StateLock.wait(options.stateDirectory, options.logger, stopping)
-  const lock = StateLock.take(options.stateDirectory)
-  if (lock) return lock
-  const holder = readHolder(options.stateDirectory)
-  throw new UserError(
-    `Another agent${holder ? ` (process ${holder.pid} on ${holder.host})` : ''} uses the state folder ${options.stateDirectory}.`,
-    {
-      hint: 'Stop it first, leave out --no-wait to take over from it, or give this agent a folder of its own (RIGEL_STATE_DIR).',
-    },
-  )
-}
+/** An engine or cluster that does not answer must not keep an agent that is told to go: this long, in milliseconds. */
+const closingMs = 5_000
 
 export class Agent {
   readonly #options: AgentOptions
@@ -209,13 +171,24 @@ export class Agent {
       },
       kill,
     )
-    await Promise.race([this.#context.output.flush(), sleep(lastOutputMs, kill)])
+    await atMost(lastOutputMs, this.#context.output.flush(), kill)
     const left = this.#slots.lives.length
     this.#detach.abort(new Error('the agent lets go'))
     await this.#scope.join()
-    // Watches and streams that stay open would keep the process, and a service manager waiting for it.
-    for (const driver of this.#drivers) await driver[Symbol.asyncDispose]?.()
+    await atMost(closingMs, this.#closeDrivers(), kill)
     return { left }
+  }
+
+  /** Watches and streams that stay open would keep the process, and a service manager waiting for it. */
+  async #closeDrivers(): Promise<void> {
+    const close = async (driver: Infrastructure): Promise<void> => {
+      try {
+        await driver[Symbol.asyncDispose]?.()
+      } catch (error) {
+        this.#logger.debug({ err: error }, 'could not close an infrastructure driver')
+      }
+    }
+    await Promise.all([...this.#drivers].map(close))
   }
 
   #follow(record: RunRecord, due?: DueRun): void {

@@ -1,9 +1,9 @@
 // An agent in service: says at start what it found, answers /live and /ready, keeps the service manager informed.
 
-import { runAgent } from '../agent/agent.ts'
 import type { OnStop } from '../agent/drain.ts'
 import { decideDetach, readHostFacts } from '../agent/host.ts'
 import { readPythonFacts } from '../agent/python.ts'
+import { runAgent } from '../agent/run-agent.ts'
 import { Service } from '../agent/service.ts'
 import { Scope } from '../async/scope.ts'
 import { describeError } from '../errors.ts'

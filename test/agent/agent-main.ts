@@ -3,7 +3,7 @@
 
 import { appendFileSync } from 'node:fs'
 import process from 'node:process'
-import { runAgent } from '../../src/agent/agent.ts'
+import { runAgent } from '../../src/agent/run-agent.ts'
 import { loadInfrastructure } from '../../src/infrastructure/registry.ts'
 import { createLogger } from '../../src/logger.ts'
 import { PrefectClient } from '../../src/prefect/client.ts'
