@@ -1,9 +1,11 @@
 // The storages that the bench fetches from: a real server each, filled with 2,000 objects of 4 KiB in 20 folders.
 
-import { mkdir, truncate, writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { mkdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { Readable } from 'node:stream'
+import { openWritableStorage } from '../src/storage/registry.ts'
 import { S3Client } from '../src/storage/s3-client.ts'
 import { type AzurePlace, connectionString, openAzurePlace } from '../test/storage/azure-server.ts'
 import type { ContractPlace } from '../test/storage/contract.ts'
@@ -77,7 +79,7 @@ interface FilesPlace {
 
 /** A server whose data are files of this machine. */
 async function openFiles(
-  server: 'smb' | 'webdav' | 'http' | 'sftp' | 'ftp',
+  server: 'smb' | 'http' | 'sftp' | 'ftp',
   blockOf: (place: FilesPlace) => ReturnType<BenchPlace['block']>,
 ): Promise<BenchPlace> {
   const { url = '', host = '', port = '', password = '', data = '' } = storageServer(server)
@@ -107,10 +109,25 @@ const openSmb = () =>
     },
   }))
 
-const openWebdav = () =>
-  openFiles('webdav', ({ host, port, folder, password }) =>
-    remote(`webdav://${folder}`, { base_url: `http://${host}:${port}/`, auth: ['rigel', password] }),
-  )
+/** Through the server, which reads its folders once in five minutes, as rclone comes. */
+async function openWebdav(): Promise<BenchPlace> {
+  const { url_own: url = '', password = '', data = '' } = storageServer('webdav')
+  const name = `bench-${randomBytes(6).toString('hex')}`
+  const { hostname: host, port } = new URL(url)
+  const block = (at = { host, port: Number(port) }) =>
+    remote(`webdav://${name}/flows`, { base_url: `http://${at.host}:${at.port}/`, auth: ['rigel', password] })
+  await using directory = await makeDirectory()
+  await writeFiles(directory.path)
+  const storage = await openWritableStorage(block(), makeContext())
+  await storage.putDirectory(directory.path, undefined, undefined, new AbortController().signal)
+  return {
+    put: undefined,
+    address: { host, port: Number(port) },
+    environment: {},
+    block,
+    [Symbol.asyncDispose]: () => rm(join(data, name), { recursive: true }),
+  }
+}
 
 const openHttp = () => openFiles('http', ({ host, port, folder }) => remote(`http://${host}:${port}/${folder}`, {}))
 
@@ -144,11 +161,7 @@ export const kinds: readonly BenchKind[] = [
 async function openGit(): Promise<BenchPlace> {
   const repository = await makeRepository('public')
   await using directory = await makeDirectory()
-  for (const name of listNames()) {
-    const path = join(directory.path, name)
-    await mkdir(dirname(path), { recursive: true })
-    await writeFile(path, makeContent(name))
-  }
+  await writeFiles(directory.path)
   const git = async (...words: readonly string[]) => {
     const author = ['-c', 'user.name=bench', '-c', 'user.email=bench@localhost']
     const { code, stderr } = await run('git', ['-C', directory.path, ...author, ...words])
@@ -168,6 +181,14 @@ async function openGit(): Promise<BenchPlace> {
       data: { repository: `http://${at.host}:${at.port}/${repository.name}`, include_git_objects: false },
     }),
     [Symbol.asyncDispose]: () => Promise.resolve(),
+  }
+}
+
+async function writeFiles(folder: string): Promise<void> {
+  for (const name of listNames()) {
+    const path = join(folder, name)
+    await mkdir(dirname(path), { recursive: true })
+    await writeFile(path, makeContent(name))
   }
 }
 

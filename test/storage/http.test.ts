@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTcpServer } from 'node:net'
 import test from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { makeMeter } from '../../src/storage/context.ts'
@@ -21,6 +22,7 @@ async function serve(listener: RequestListener) {
   const get = (path = '/', at = signal) => http.send({ method: 'GET', origin, path, headers: {} }, at)
   return {
     get,
+    head: () => http.send({ method: 'HEAD', origin, path: '/', headers: {} }, signal),
     http,
     meter,
     async [Symbol.asyncDispose]() {
@@ -110,4 +112,39 @@ test('more requests than connections wait for one, and one that is stopped while
     Array.from({ length: 9 }, (_, at) => (at === 5 ? 'rejected' : 'fulfilled')),
   )
   assert.equal(most, 2)
+})
+
+test('many HEAD requests share the connections', async () => {
+  const sockets = new Set<unknown>()
+  await using place = await serve((request, response) => {
+    sockets.add(request.socket)
+    response.writeHead(200, { 'content-length': '7' }).end()
+  })
+  for (let at = 0; at < 20; at++) {
+    const response = await place.head()
+    assert.equal(response.header('content-length'), '7')
+    assert.equal((await response.body.bytes()).length, 0)
+  }
+  assert.equal(sockets.size, 1)
+})
+
+test('a server that answers HEAD with a body, which it may not, is understood', async () => {
+  const text = 'HTTP/1.1 200 OK\r\ncontent-length: 400\r\nconnection: keep-alive\r\n\r\n'
+  const server = createTcpServer(socket => {
+    socket.on('error', () => undefined)
+    socket.on('data', () => socket.write(`${text}${'body'.repeat(100)}`))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  assert(address !== null && typeof address === 'object')
+  const http = new HttpClient({ connections: 2 }, { environment: {} })
+  for (let at = 0; at < 20; at++) {
+    const request = { method: 'HEAD', origin: `http://127.0.0.1:${address.port}`, path: '/', headers: {} }
+    const { status, body } = await http.send(request, signal)
+    assert.equal(status, 200)
+    assert.equal((await body.bytes()).length, 0)
+  }
+  await http.close()
+  server.close()
+  await once(server, 'close')
 })
