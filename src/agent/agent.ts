@@ -249,7 +249,7 @@ export class Agent {
   async #adoptOrphans(signal: AbortSignal): Promise<void> {
     const queues = this.#poll.queues.map(queue => queue.id)
     const isKnown = (flowRunId: string) => this.#slots.knows(flowRunId)
-    for (const record of await findOrphans(this.#context, this.#identity, queues, isKnown, this.#logger, signal)) {
+    for (const record of await findOrphans(this.#context, this.#identity, queues, isKnown, signal)) {
       await this.#journal.begin(record)
       this.#follow(record)
     }

@@ -36,13 +36,18 @@ export function newTransitionId(identity: Identity): string {
 
 /**
  * The transition id of a later proposal of the same claim. Made from the claim's, so that a proposal which is repeated
- * after its answer was lost, even in another life of the agent, is recognised by the server as the one it has had.
+ * after its answer was lost, even in another life of the agent, is recognised by the server as the one it has had. It begins
+ * with the identity's prefix, as the claim's does.
  */
 export function followUpId(transitionId: string, what: 'running' | 'report'): string {
   const hex = createHash('sha256').update(`${transitionId} ${what}`).digest('hex')
-  return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join(
-    '-',
-  )
+  return [
+    transitionId.slice(0, 8),
+    hex.slice(8, 12),
+    `4${hex.slice(13, 16)}`,
+    `8${hex.slice(17, 20)}`,
+    hex.slice(20, 32),
+  ].join('-')
 }
 
 export function isOurs(identity: Identity, transitionId: string | null | undefined): boolean {

@@ -137,7 +137,7 @@ async function restoreFormerState(
   signal: AbortSignal,
 ): Promise<{ done: undefined }> {
   const states = await context.client.readFlowRunStates(record.flowRunId, signal)
-  const state = copyState(findFormerState(states), followUpId(record.transitionId, 'report'))
+  const state = copyState(findFormerState(record.transitionId, states), followUpId(record.transitionId, 'report'))
   const call = () => context.client.setFlowRunState(record.flowRunId, state, { force: true }, signal)
   await context.turns.take('report', call, signal)
   return { done: undefined }

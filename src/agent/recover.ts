@@ -1,16 +1,18 @@
 // Claims of ours that the journal cannot tell us about: a record that cannot be read, or one that is gone altogether.
 // Nothing is started here: what lives is adopted, what does not is reported or given back.
 
-import type { Logger } from '../logger.ts'
 import type { FlowRun } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
 import { readAssignment, SharedReads } from './assignment.ts'
 import { attemptOf, type Identity, isOurs } from './identity.ts'
 import { replay } from './outbox.ts'
 import { type Ending, newRecord, type RunRecord } from './record.ts'
+import { isBelated } from './standing.ts'
 
 /** An agent of our name may have claimed it a moment ago, in a state folder that we do not see. */
 const orphanAgeMs = 60_000
+/** The most that a server gives at once. */
+const pageSize = 200
 
 /**
  * The run's folder is there, its record cannot be read. Asks server and infrastructure by the run's id; undefined when the
@@ -37,33 +39,55 @@ export async function recoverRecord(
   })
 }
 
-/** Claims of this agent, by name, that stand on the server and in no journal: their state folder was lost. */
+/**
+ * Proposals of this agent, by name, that stand on the server and in no journal: claims of a state folder that was lost, and
+ * what was carried out when its run had long been reported.
+ */
 export async function findOrphans(
   context: AgentContext,
   identity: Identity,
   workQueueIds: readonly string[],
   isKnown: (flowRunId: string) => boolean,
-  logger: Logger,
   signal: AbortSignal,
 ): Promise<RunRecord[]> {
   if (workQueueIds.length === 0) return []
-  const filter = {
-    flow_runs: { state: { type: { any_: ['PENDING' as const] } } },
-    work_pool_queues: { id: { any_: workQueueIds } },
-    limit: 200,
-  }
-  const runs = await context.client.readFlowRuns(filter, signal)
   const now = context.client.serverNow().getTime()
-  return runs.flatMap(run => {
-    const transitionId = run.state?.state_details?.transition_id
-    if (!transitionId || !isOurs(identity, transitionId) || isKnown(run.id)) return []
-    if (now - Date.parse(run.state?.timestamp ?? '') < orphanAgeMs) return []
-    logger.warn(
-      { flow_run_id: run.id },
-      'found a claim of ours that no journal remembers; putting its former state back',
-    )
-    return [{ ...buildRecord(run, transitionId), step: 'ended', ending: endingOf(run) }]
-  })
+  const records: RunRecord[] = []
+  for (let offset = 0; ; offset += pageSize) {
+    const filter = {
+      flow_runs: { state: { type: { any_: ['PENDING' as const, 'RUNNING' as const] } } },
+      work_pool_queues: { id: { any_: workQueueIds } },
+      limit: pageSize,
+      offset,
+    }
+    const runs = await context.client.readFlowRuns(filter, signal)
+    for (const run of runs) {
+      if (isKnown(run.id) || !isOurs(identity, run.state?.state_details?.transition_id)) continue
+      if (now - Date.parse(run.state?.timestamp ?? '') < orphanAgeMs) continue
+      const transitionId = await findForgotten(context, identity, run, signal)
+      if (transitionId === undefined) continue
+      const fields = { flow_run_id: run.id, state: run.state_name }
+      context.logger.warn(fields, 'found a state of ours that no journal remembers; putting the former state back')
+      records.push({ ...buildRecord(run, transitionId), step: 'ended', ending: { kind: 'restore' } })
+    }
+    if (runs.length < pageSize) return records
+  }
+}
+
+/**
+ * The transition id of the claim to which the run's present state belongs, when it is certain that nothing of it runs.
+ * RUNNING alone proves nothing: an agent of our name may have the run, in a state folder that we do not see.
+ */
+async function findForgotten(
+  context: AgentContext,
+  identity: Identity,
+  run: FlowRun,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  if (run.state_type === 'PENDING') return run.state?.state_details?.transition_id ?? undefined
+  const states = await context.client.readFlowRunStates(run.id, signal)
+  const claims = states.filter(state => state.type === 'PENDING').map(state => state.state_details.transition_id ?? '')
+  return claims.find(claim => isOurs(identity, claim) && isBelated(claim, run, states))
 }
 
 /** A claim that nobody remembers may also have been made from an old answer: what it has replaced is put back. */

@@ -63,8 +63,24 @@ const refusingClaims: readonly StateType[] = ['PENDING', 'RUNNING', 'CANCELLING'
  *
  * Not simply the one before the claim: a state is dated when the server reads its proposal, and a claim that then waits for
  * the lock of an SQLite database is dated before a whole run of somebody else that is carried out ahead of it. So it is
- * the last of those that a claim can replace.
+ * the last of those that a claim can replace; or what we have reported of the claim, whatever that was, for then it is a
+ * proposal of ours that was carried out too late (see `isBelated`).
  */
-export function findFormerState(states: readonly State[]): State | undefined {
-  return states.findLast(state => !refusingClaims.includes(state.type))
+export function findFormerState(transitionId: string, states: readonly State[]): State | undefined {
+  const report = followUpId(transitionId, 'report')
+  return states.findLast(state => state.state_details.transition_id === report || !refusingClaims.includes(state.type))
+}
+
+/**
+ * True when the run shows our RUNNING and its history our report of how it ended. A proposal whose answer was lost is
+ * repeated; a proxy, or a server that waits for its database, can carry out the first of the two when the run is long over,
+ * and the server takes RUNNING after COMPLETED.
+ */
+export function isBelated(transitionId: string, run: FlowRun, states: readonly State[]): boolean {
+  const report = followUpId(transitionId, 'report')
+  return (
+    run.state_type === 'RUNNING' &&
+    run.state?.state_details?.transition_id === followUpId(transitionId, 'running') &&
+    states.some(state => state.state_details.transition_id === report)
+  )
 }

@@ -54,7 +54,15 @@ describe('the state before a claim', () => {
     ['is unknown when the server does not show it', ['PENDING'], undefined],
   ]
   for (const [what, types, expected] of before) {
-    test(what, () => assert.equal(findFormerState(types.map(type => state(type, null)))?.type, expected))
+    test(what, () =>
+      assert.equal(
+        findFormerState(
+          id,
+          types.map(type => state(type, null)),
+        )?.type,
+        expected,
+      ),
+    )
   }
 })
 
