@@ -4,6 +4,7 @@
 import * as v from 'valibot'
 import { type Authorize, openLogin } from './azure-login.ts'
 import { type AzureSettings, readAccount } from './azure-settings.ts'
+import { type AzurePut, uploadInBlocks } from './azure-upload.ts'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
 import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
@@ -21,6 +22,7 @@ import {
   type Upload,
 } from './source.ts'
 import { StorageError } from './storage.ts'
+import { defaultPartRule, type PartRule, splitIntoParts } from './upload-parts.ts'
 import { encodePath } from './url-encoding.ts'
 
 const apiVersion = '2021-08-06'
@@ -65,9 +67,10 @@ export function splitContainerPath(path: string): { readonly container: string; 
   return { container, base: rest.join('/') }
 }
 
-export function openContainer(settings: AzureSettings, context: StorageContext): Remote {
+export function openContainer(settings: AzureSettings, context: StorageContext, partRule = defaultPartRule): Remote {
   if (settings.container === '') throw new StorageError('No container is named')
-  const open = (path: string | undefined) => new AzureFolder(settings, joinBelow(settings.base, path), context)
+  const open = (path: string | undefined) =>
+    new AzureFolder({ ...settings, base: joinBelow(settings.base, path) }, context, partRule)
   return { folder: open, target: open }
 }
 
@@ -79,17 +82,20 @@ class AzureFolder implements FileSource, Target {
   readonly identity: readonly unknown[]
   readonly #settings: AzureSettings
   readonly #folder: string
+  readonly #partRule: PartRule
   readonly #http: HttpClient
   readonly #authorize: Authorize
 
-  constructor(settings: AzureSettings, folder: string, context: StorageContext) {
+  /** `base` of the settings is the folder itself. */
+  constructor(settings: AzureSettings, context: StorageContext, partRule: PartRule) {
     this.#settings = settings
-    this.#folder = folder
+    this.#folder = settings.base
+    this.#partRule = partRule
     this.#http = new HttpClient({ connections }, context)
     this.#authorize = openLogin(settings.login, this.#http, context.environment)
-    this.place = `${settings.endpoint}/${settings.container}/${folder}`
+    this.place = `${settings.endpoint}/${settings.container}/${settings.base}`
     this.credentials = settings.login.kind
-    this.identity = ['azure', settings, folder]
+    this.identity = ['azure', settings]
   }
 
   async *list(signal: AbortSignal): AsyncGenerator<readonly Entry[]> {
@@ -131,11 +137,17 @@ class AzureFolder implements FileSource, Target {
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
-    const headers = { 'x-ms-blob-type': 'BlockBlob', 'content-length': String(upload.size) }
-    const request = { method: 'PUT', blob: this.#blobOf(path), headers, body: await upload.open() }
-    const response = await this.#send(request, signal)
-    if (response.status !== 201) throw await refuse(`Writing "${path}"`, response)
-    await response.body.bytes()
+    const put = async ({ query, headers, size, body }: AzurePut, signal: AbortSignal) => {
+      const all = { ...headers, 'content-length': String(size) }
+      const request = { method: 'PUT', blob: this.#blobOf(path), query, headers: all, body }
+      const response = await this.#send(request, signal)
+      if (response.status !== 201) throw await refuse(`Writing "${path}"`, response)
+      await response.body.bytes()
+    }
+    const parts = splitIntoParts(upload.size, this.#partRule)
+    if (parts) return uploadInBlocks({ upload, parts, put }, signal)
+    const { size } = upload
+    await put({ query: {}, headers: { 'x-ms-blob-type': 'BlockBlob' }, size, body: await upload.open() }, signal)
   }
 
   close(): Promise<void> {

@@ -4,7 +4,7 @@
 // has read: HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
 
 import { readFile } from 'node:fs/promises'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type { Client, Dispatcher } from 'undici'
 import type { StorageContext } from './context.ts'
 import { HttpBody } from './http-body.ts'
@@ -53,12 +53,7 @@ export class HttpClient {
 
   /** Resolves with the head of the answer; its body must be read or cancelled. Rejects with the connection's error. */
   async send(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
-    signal.throwIfAborted()
-    this.#transport ??= openTransport(this.#options, this.#context.environment)
-    const { take } = await this.#transport
-    const { dispatcher, release } = await take(request.origin, signal)
-    if (signal.aborted) release()
-    signal.throwIfAborted()
+    const { dispatcher, release } = await this.#takeConnection(request, signal)
     if (this.#context.meter) this.#context.meter.requests += 1
     return new Promise((resolve, reject) => {
       const exchange = new Exchange(resolve, reject, () => {
@@ -76,6 +71,21 @@ export class HttpClient {
   /** Cuts what is under way. */
   async close(): Promise<void> {
     await (await this.#transport)?.close()
+  }
+
+  async #takeConnection({ origin, body }: HttpRequest, signal: AbortSignal): Promise<Taken> {
+    try {
+      signal.throwIfAborted()
+      this.#transport ??= openTransport(this.#options, this.#context.environment)
+      const taken = await (await this.#transport).take(origin, signal)
+      if (signal.aborted) taken.release()
+      signal.throwIfAborted()
+      return taken
+    } catch (error) {
+      // Nobody will read it: a file would stay open.
+      if (body instanceof Readable) body.destroy()
+      throw error
+    }
   }
 }
 

@@ -9,6 +9,7 @@ import type { StorageBlock } from './registry.ts'
 import { credentialsKind } from './s3-access.ts'
 import { S3Client, s3Connections } from './s3-client.ts'
 import { type S3Settings, splitBucketPath } from './s3-settings.ts'
+import { uploadInParts } from './s3-upload.ts'
 import {
   ChangedError,
   type Content,
@@ -20,6 +21,7 @@ import {
   type Upload,
 } from './source.ts'
 import { StorageError } from './storage.ts'
+import { defaultPartRule, type PartRule, splitIntoParts } from './upload-parts.ts'
 
 const Fields = v.object({
   bucket_path: v.pipe(v.string(), v.nonEmpty()),
@@ -34,9 +36,10 @@ export function openS3(data: StorageBlock['data'], context: StorageContext): Rem
   return openBucket({ ...splitBucketPath(bucket_path), ...keys, folderMarkers: true }, context)
 }
 
-export function openBucket(settings: S3Settings, context: StorageContext): Remote {
+export function openBucket(settings: S3Settings, context: StorageContext, partRule = defaultPartRule): Remote {
   if (settings.bucket === '') throw new StorageError('No bucket is named')
-  const open = (path: string | undefined) => new S3Folder(settings, joinBelow(settings.base, path), context)
+  const open = (path: string | undefined) =>
+    new S3Folder({ ...settings, base: joinBelow(settings.base, path) }, context, partRule)
   return { folder: open, target: open }
 }
 
@@ -48,17 +51,20 @@ class S3Folder implements FileSource, Target {
   readonly identity: readonly unknown[]
   readonly #settings: S3Settings
   readonly #folder: string
+  readonly #partRule: PartRule
   readonly #client: S3Client
 
-  constructor(settings: S3Settings, folder: string, context: StorageContext) {
+  /** `base` of the settings is the folder itself. */
+  constructor(settings: S3Settings, context: StorageContext, partRule: PartRule) {
     const { AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL } = context.environment
     const endpoint = settings.endpoint ?? AWS_ENDPOINT_URL_S3 ?? AWS_ENDPOINT_URL
     this.#settings = settings
-    this.#folder = folder
+    this.#folder = settings.base
+    this.#partRule = partRule
     this.#client = new S3Client(settings, context)
-    this.place = `s3://${settings.bucket}/${folder}${endpoint ? ` at ${new URL(endpoint, 'https://host').host}` : ''}`
+    this.place = `s3://${settings.bucket}/${settings.base}${endpoint ? ` at ${new URL(endpoint, 'https://host').host}` : ''}`
     this.credentials = credentialsKind(settings)
-    this.identity = ['s3', settings, endpoint, folder]
+    this.identity = ['s3', settings, endpoint]
   }
 
   async *list(signal: AbortSignal): AsyncGenerator<readonly Entry[]> {
@@ -103,6 +109,8 @@ class S3Folder implements FileSource, Target {
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
+    const parts = splitIntoParts(upload.size, this.#partRule)
+    if (parts) return uploadInParts(this.#client, { path, key: this.#keyOf(path), upload, parts }, signal)
     const headers = { 'content-length': String(upload.size) }
     const request = { method: 'PUT', key: this.#keyOf(path), headers, body: () => upload.open() }
     const response = await this.#client.send(request, signal)

@@ -98,8 +98,20 @@ export interface Upload {
   readonly mode: number
   /** Where it lies on this machine, for tools that read by themselves; undefined: only `open` has it. */
   readonly file: string | undefined
-  /** From the start, once for each try: small ones as bytes, large ones as a stream that fails when the file shrinks. */
-  open(): Promise<Uint8Array | Readable>
+  /**
+   * The whole of it or a part of it, once for each try: small ones as bytes, large ones as a stream that fails when the file
+   * shrinks.
+   */
+  open(part?: Part): Promise<Uint8Array | Readable>
+}
+
+/** A piece of an upload that is sent by itself. */
+export interface Part {
+  /** From 1 on. */
+  readonly number: number
+  /** In bytes, as `size`. */
+  readonly start: number
+  readonly size: number
 }
 
 export type Entry = FileEntry | FolderEntry | LinkEntry

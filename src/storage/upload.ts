@@ -115,7 +115,8 @@ function uploadOf(file: string, size: number, mode: number): Upload {
     file,
     size,
     mode: mode & 0o7777,
-    async open() {
+    async open(part) {
+      if (part) return createReadStream(file, { start: part.start, end: part.start + part.size - 1 })
       if (size > smallBytes) return createReadStream(file, { end: size - 1 })
       const bytes = await readFile(file)
       if (bytes.length === size) return bytes

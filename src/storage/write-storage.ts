@@ -42,7 +42,7 @@ export function writesOf(openTarget: OpenTarget, context: StorageContext): Omit<
         size: content.length,
         mode: plainMode,
         file: undefined,
-        open: () => Promise.resolve(content),
+        open: part => Promise.resolve(part ? content.subarray(part.start, part.start + part.size) : content),
       }
       return withTarget(openTarget(folder), `Could not write "${name}" to`, context, signal, (target, signal) =>
         withRetries(() => target.write(name, upload, signal), signal),

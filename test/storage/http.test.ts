@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createTcpServer } from 'node:net'
+import { Readable } from 'node:stream'
 import test from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { makeMeter } from '../../src/storage/context.ts'
@@ -147,4 +148,12 @@ test('a server that answers HEAD with a body, which it may not, is understood', 
   await http.close()
   server.close()
   await once(server, 'close')
+})
+
+test('a file that was to be sent is closed when the request is stopped before it has a connection', async () => {
+  await using place = await serve(() => undefined)
+  const body = Readable.from(['never read'])
+  const request = { method: 'PUT', origin: 'http://127.0.0.1:9', path: '/', headers: {}, body }
+  await assert.rejects(place.http.send(request, AbortSignal.abort(new Error('stopped'))), /stopped/)
+  assert.equal(body.destroyed, true)
 })

@@ -15,6 +15,8 @@ export interface TcpProxyOptions {
     readonly bytesBefore: number
     readonly length: number
   }) => number | undefined
+  /** Called for each piece that a client sends: true cuts the connection instead of passing it on. */
+  readonly cutRequest?: (piece: { readonly bytesBefore: number; readonly length: number }) => boolean
 }
 
 export interface TcpProxy extends AsyncDisposable {
@@ -41,7 +43,14 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy>
     let bytesBefore = 0
     keep(client)
     keep(upstream)
-    client.pipe(upstream)
+    let sent = 0
+    client.on('data', piece => {
+      if (options.cutRequest?.({ bytesBefore: sent, length: piece.length })) client.resetAndDestroy()
+      else if (!upstream.write(piece)) client.pause()
+      sent += piece.length
+    })
+    upstream.on('drain', () => client.resume())
+    client.on('end', () => upstream.end())
     upstream.on('data', piece => {
       const allowed = options.cut?.({ connection, bytesBefore, length: piece.length })
       bytesBefore += piece.length
