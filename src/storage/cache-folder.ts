@@ -27,6 +27,8 @@ const Reference = v.object({
   fetched: v.string(),
   /** Validator of each file, for taking unchanged files from the tree before. */
   validators: v.record(v.string(), v.string()),
+  /** Of files that the listing alone tells of: what it said of them. */
+  signs: v.optional(v.record(v.string(), v.string()), {}),
 })
 export type Reference = v.InferOutput<typeof Reference>
 

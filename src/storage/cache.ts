@@ -15,8 +15,8 @@ import { CacheError, isCacheTrouble, isDiskFull } from './cache-trouble.ts'
 import type { CacheLimits, FetchLimits, Meter } from './context.ts'
 import { withRetries } from './retry.ts'
 import { SharedWork } from './shared-work.ts'
-import { type Snapshot, takeSnapshot } from './snapshot.ts'
-import { ChangedError, type Source } from './source.ts'
+import { knownFiles, type Snapshot, takeSnapshot } from './snapshot.ts'
+import { ChangedError, type Entry, type KnownFiles, type Source } from './source.ts'
 import { StorageError } from './storage.ts'
 import { runTreeJob } from './tree-thread.ts'
 import { DamagedTreeError } from './unpack-tree.ts'
@@ -37,6 +37,8 @@ interface Refresh {
   readonly name: string
   readonly source: Source
   readonly options: FillOptions
+  /** Whether files are taken for unchanged of which the listing says what it said before. */
+  readonly trustsSigns: boolean
 }
 
 interface Refreshed {
@@ -110,7 +112,8 @@ export class Cache {
     try {
       for (let change = 1; ; change++) {
         try {
-          return await this.#refreshOnce({ name, source, options }, signal)
+          // What has just been found wrong is asked for anew.
+          return await this.#refreshOnce({ name, source, options, trustsSigns: change === 1 }, signal)
         } catch (error) {
           if (!(error instanceof ChangedError)) throw error
           if (change === maxChanges) throw new StorageError('It changes faster than it can be read', { cause: error })
@@ -122,10 +125,11 @@ export class Cache {
   }
 
   async #refreshOnce(refresh: Refresh, signal: AbortSignal): Promise<Refreshed> {
-    const { name, source, options } = refresh
-    const snapshot = await withRetries(() => takeSnapshot(source, options.limits, signal), signal)
-    const known = await this.#findUnchanged(name, snapshot)
-    if (known !== undefined) return { id: known, fromCache: true }
+    const { name, source, options, trustsSigns } = refresh
+    const known = trustsSigns ? () => this.#knownFiles(name) : undefined
+    const snapshot = await withRetries(() => takeSnapshot(source, options.limits, signal, known), signal)
+    const unchanged = await this.#findUnchanged(name, snapshot)
+    if (unchanged !== undefined) return { id: unchanged, fromCache: true }
     await using claim = await this.folder.claim(name, signal)
     // While we waited another process may have fetched it.
     const fetched = await this.#findUnchanged(name, snapshot)
@@ -134,19 +138,34 @@ export class Cache {
     return { id: await this.#fetch({ ...refresh, snapshot, staging: claim.staging }, signal), fromCache: false }
   }
 
+  async #knownFiles(name: string): Promise<KnownFiles> {
+    const { validators = {}, signs = {} } = (await this.folder.readReference(name)) ?? {}
+    return new Map(
+      Object.entries(signs).flatMap(([path, sign]) => {
+        const validator = validators[path]
+        return validator === undefined ? [] : [[path, { sign, validator }] as const]
+      }),
+    )
+  }
+
   /** The tree of an unchanged source. Whether it is sound is found out when it is unpacked. */
-  async #findUnchanged(name: string, { validator }: Snapshot): Promise<string | undefined> {
+  async #findUnchanged(name: string, { validator, entries }: Snapshot): Promise<string | undefined> {
     if (validator === undefined) return undefined
     const reference = await this.folder.readReference(name)
     if (reference?.validator !== validator) return undefined
     try {
       // "Used": the least recently used trees are the first to go.
       await utimes(join(this.folder.treePath(reference.tree), 'manifest.json'), new Date(), new Date())
-      return reference.tree
     } catch {
       // Pruned since.
       return undefined
     }
+    const signs = signsOf(entries)
+    if (Object.keys(signs).some(path => signs[path] !== reference.signs[path])) {
+      // It only saves questions: a full disk is no reason to do without the cache.
+      await this.folder.writeReference(name, { ...reference, signs }).catch(() => undefined)
+    }
+    return reference.tree
   }
 
   async #fetch(fetch: Refresh & { snapshot: Snapshot; staging: string }, signal: AbortSignal): Promise<string> {
@@ -189,5 +208,10 @@ function makeReference(source: Source, { validator, entries }: Snapshot, tree: B
     validator: validator ?? null,
     fetched: new Date().toISOString(),
     validators: Object.fromEntries(validators),
+    signs: signsOf(entries),
   }
+}
+
+function signsOf(entries: readonly Entry[]): Reference['signs'] {
+  return Object.fromEntries([...knownFiles(entries)].map(([path, { sign }]) => [path, sign]))
 }

@@ -5,6 +5,7 @@ import * as v from 'valibot'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
 import { HttpClient } from './http.ts'
+import { isMadeForUs, isSettled, readSaid, type Said } from './http-listing.ts'
 import {
   type BasicLogin,
   basicHeader,
@@ -19,7 +20,7 @@ import {
 import { unescapeXml } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
-import type { Content, Entry, FileEntry, FileSource, Remote, Target } from './source.ts'
+import type { Content, Entry, FileEntry, FileSource, KnownFiles, Remote, Target } from './source.ts'
 import { StorageError } from './storage.ts'
 import { walkFolders } from './walk-remote.ts'
 
@@ -93,8 +94,9 @@ class HttpFolder implements FileSource, Target {
     this.identity = ['http', place, folder]
   }
 
-  list(signal: AbortSignal): AsyncGenerator<readonly Entry[]> {
-    return walkFolders((path, signal) => this.#readFolder(path, signal), connections, signal)
+  async *list(signal: AbortSignal, known?: () => Promise<KnownFiles>): AsyncGenerator<readonly Entry[]> {
+    const files = (await known?.()) ?? new Map()
+    yield* walkFolders((path, signal) => this.#readFolder(path, files, signal), connections, signal)
   }
 
   async open(file: FileEntry, offset: number, signal: AbortSignal): Promise<Content> {
@@ -120,9 +122,9 @@ class HttpFolder implements FileSource, Target {
     return this.#http.send({ method, origin, path, headers: all }, signal)
   }
 
-  async #readFolder(path: string, signal: AbortSignal): Promise<readonly Entry[]> {
+  async #readFolder(path: string, known: KnownFiles, signal: AbortSignal): Promise<readonly Entry[]> {
     const at = path === '' ? this.#top : `${this.#top}${path.split('/').map(encodeURIComponent).join('/')}/`
-    const response = await this.#send('GET', at, signal)
+    const response = await this.#send('GET', at, signal, { 'cache-control': 'no-cache' })
     if (response.status !== 200) {
       const error = await refuseHttp(`Listing "${at}"`, response)
       if (path === '' && (response.status === 404 || response.status === 403)) await this.#refuseFile(signal)
@@ -132,21 +134,24 @@ class HttpFolder implements FileSource, Target {
       response.body.cancel()
       throw new StorageError(`"${at}" is a file, not a folder: the answer is no page of links`)
     }
-    const names = readLinks(await response.body.text(), `${this.#place.origin}${at}`)
-    const entries = names.map(async (name): Promise<Entry> => {
-      const whole = path === '' ? name.path : `${path}/${name.path}`
-      if (name.isFolder) return { kind: 'folder', path: whole }
-      return this.#describe(whole, name.ref, signal)
+    const links = readLinks(await response.body.text(), `${this.#place.origin}${at}`)
+    const entries = links.map(async ({ path: below, isFolder, ref, said }): Promise<Entry> => {
+      const whole = path === '' ? below : `${path}/${below}`
+      if (isFolder) return { kind: 'folder', path: whole }
+      const exact = isMadeForUs(response) ? said : undefined
+      const before = known.get(whole)
+      if (exact && before?.sign === exact.sign) return { kind: 'file', path: whole, size: exact.size, ...before, ref }
+      return this.#describe(whole, ref, exact, signal)
     })
     return Promise.all(entries)
   }
 
-  /** A page of links says neither when a file was changed nor, in bytes, how long it is. */
-  async #describe(path: string, ref: string, signal: AbortSignal): Promise<Entry> {
+  async #describe(path: string, ref: string, said: Said | undefined, signal: AbortSignal): Promise<Entry> {
     const response = await this.#send('HEAD', ref, signal, { 'accept-encoding': 'identity' })
     if (response.status !== 200) throw await refuseHttp(`Looking at "${path}"`, response)
     await response.body.bytes()
-    return { kind: 'file', path, ...sizeAndValidator(response), ref }
+    const sign = said && isSettled(said, response) ? { sign: said.sign } : {}
+    return { kind: 'file', path, ...sizeAndValidator(response), ...sign, ref }
   }
 
   async #refuseFile(signal: AbortSignal): Promise<void> {
@@ -163,13 +168,24 @@ interface Link {
   readonly isFolder: boolean
   /** Path on the server, as it was linked. */
   readonly ref: string
+  /** What stands behind the link. */
+  readonly said: Said | undefined
 }
 
 /** What a page at `base` (a URL that ends with a slash) links to below itself, each once; orders of sorting are left out. */
 export function readLinks(html: string, base: string): readonly Link[] {
   const links = new Map<string, Link>()
   const { origin, pathname: top } = new URL(base)
-  for (const [, double, single] of html.matchAll(/<a\s(?:[^<>]*?\s)?href\s*=\s*(?:"([^"]*)"|'([^']*)')/gi)) {
+  const matches = [...html.matchAll(/<a\s(?:[^<>]*?\s)?href\s*=\s*(?:"([^"]*)"|'([^']*)')/gi)]
+  for (const [
+    at,
+    {
+      0: { length },
+      1: double,
+      2: single,
+      index,
+    },
+  ] of matches.entries()) {
     const href = unescapeXml((double ?? single ?? '').trim())
     const url = URL.parse(href, base)
     if (!url || url.origin !== origin || url.search !== '' || !url.pathname.startsWith(top)) continue
@@ -177,7 +193,9 @@ export function readLinks(html: string, base: string): readonly Link[] {
     const isFolder = below.endsWith('/')
     const path = decode(isFolder ? below.slice(0, -1) : below)
     if (below === '' || path === undefined) continue
-    links.set(below, { path, isFolder, ref: url.pathname })
+    // No farther than the next link: pages without any end of one would take for ever.
+    const behind = /^[^<>]*>[^<]*<\/a>([^<\r\n]*)/i.exec(html.slice(index + length, matches[at + 1]?.index))?.[1]
+    links.set(below, { path, isFolder, ref: url.pathname, said: behind === undefined ? undefined : readSaid(behind) })
   }
   return [...links.values()]
 }

@@ -2,7 +2,7 @@
 
 import type { FetchLimits } from './context.ts'
 import { hashBytes } from './manifest.ts'
-import type { Entry, Source } from './source.ts'
+import type { Entry, KnownFiles, Source } from './source.ts'
 import { StorageError } from './storage.ts'
 import { TreeNames } from './tree-names.ts'
 
@@ -13,12 +13,20 @@ export interface Snapshot {
   readonly entries: readonly Entry[]
 }
 
-/** Throws a StorageError for names that must not be written, for more than the limits, and for nothing at all. */
-export async function takeSnapshot(source: Source, limits: FetchLimits, signal: AbortSignal): Promise<Snapshot> {
+/**
+ * `known` is what the look before this one has found. Throws a StorageError for names that must not be written, for more than
+ * the limits, and for nothing at all.
+ */
+export async function takeSnapshot(
+  source: Source,
+  limits: FetchLimits,
+  signal: AbortSignal,
+  known?: () => Promise<KnownFiles>,
+): Promise<Snapshot> {
   if (source.kind === 'tree') return { validator: await source.revision(signal), entries: [] }
   const names = new TreeNames(limits)
   const entries: Entry[] = []
-  for await (const page of source.list(signal)) {
+  for await (const page of source.list(signal, known)) {
     for (const entry of page) {
       names.add(entry)
       entries.push(entry)
@@ -26,6 +34,16 @@ export async function takeSnapshot(source: Source, limits: FetchLimits, signal: 
   }
   if (names.isEmpty) throw new StorageError('There is nothing below it')
   return { validator: validatorOf(entries), entries }
+}
+
+/** What the next look is to be told. */
+export function knownFiles(entries: readonly Entry[]): KnownFiles {
+  return new Map(
+    entries.flatMap(entry => {
+      if (entry.kind !== 'file' || entry.validator === undefined || entry.sign === undefined) return []
+      return [[entry.path, { validator: entry.validator, sign: entry.sign }] as const]
+    }),
+  )
 }
 
 /** One hash over all entries, in whatever order they came. */

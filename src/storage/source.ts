@@ -55,8 +55,11 @@ export interface FileSource extends Identified {
   readonly kind: 'files'
   /** How many `open`s at once pay off. */
   readonly connections: number
-  /** All entries below the folder, recursively, in pages and in any order. Nothing below it: no entries, not an error. */
-  list(signal: AbortSignal): AsyncIterable<readonly Entry[]>
+  /**
+   * All entries below the folder, recursively, in pages and in any order. Nothing below it: no entries, not an error.
+   * `known` gives what an earlier look has found, for a listing that does not say enough by itself; by path.
+   */
+  list(signal: AbortSignal, known?: () => Promise<KnownFiles>): AsyncIterable<readonly Entry[]>
   /**
    * Opens one file from `offset` on. Must fail with a ChangedError when the server can say that the file is not the listed
    * one any more (If-Match).
@@ -124,11 +127,19 @@ export interface FileEntry {
   readonly size: number | undefined
   /** Differs whenever the content may differ (ETag, time with size); undefined: the file is fetched each time. */
   readonly validator: string | undefined
+  /**
+   * What the listing itself says of it, where that is not its validator but will do the next time: as long as the listing says
+   * the same, the validator is the same.
+   */
+  readonly sign?: string
   /** Permission bits when the source has them; default 0644. */
   readonly mode?: number
   /** Whatever the driver needs to open it: a key, a URL. */
   readonly ref: string
 }
+
+/** Of files whose listing had a sign. */
+export type KnownFiles = ReadonlyMap<string, { readonly validator: string; readonly sign: string }>
 
 export interface FolderEntry {
   readonly kind: 'folder'

@@ -1,0 +1,171 @@
+// Against the real nginx: which files are asked for again, and what is seen of a change.
+
+import assert from 'node:assert/strict'
+import { mkdir, rm, utimes } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'node:test'
+import { makeMeter } from '../../src/storage/context.ts'
+import { isSettled, readSaid } from '../../src/storage/http-listing.ts'
+import { openStorage } from '../../src/storage/registry.ts'
+import { makeDirectory } from '../support/directory.ts'
+import { needs } from '../support/requires.ts'
+import { storageServer } from '../support/storage-servers.ts'
+import { until } from '../support/until.ts'
+import { makeDataFolder } from './data-folder.ts'
+import { makeContext, readTree } from './support.ts'
+
+const signal = new AbortController().signal
+const minuteMs = 60_000
+const dayMs = 24 * 60 * minuteMs
+/** The beginning of a minute, three days ago. */
+const longAgo = Math.floor(Date.now() / minuteMs) * minuteMs - 3 * dayMs
+
+async function openPlace() {
+  const { url = '', data = '' } = storageServer('http')
+  const folder = await makeDataFolder(data)
+  const directory = await makeDirectory()
+  const cacheDir = join(directory.path, 'cache')
+  let serial = 0
+  return {
+    cacheDir,
+    async put(path: string, text: string, time: number) {
+      await folder.put(path, text)
+      await utimes(join(folder.path, 'flows', path), time / 1000, time / 1000)
+    },
+    async fetch() {
+      const to = join(directory.path, String(serial++))
+      await mkdir(to)
+      const meter = makeMeter()
+      const block = {
+        slug: 'remote-file-system',
+        data: { basepath: `${url}${folder.name}/flows`, settings: {} },
+      }
+      await (await openStorage(block, makeContext({ cacheDir, meter }))).getDirectory(undefined, to, signal)
+      return { tree: await readTree(to), requests: meter.requests, files: meter.files }
+    },
+    async [Symbol.asyncDispose]() {
+      await folder[Symbol.asyncDispose]()
+      await directory[Symbol.asyncDispose]()
+    },
+  }
+}
+
+test('files that are older than a day cost one page of links when nothing has changed', needs('http'), async () => {
+  await using place = await openPlace()
+  for (const name of ['a.py', 'b c.py', 'ünï.py']) await place.put(name, name, longAgo)
+  const first = await place.fetch()
+  assert.equal(first.requests, 7)
+  assert.deepEqual(await place.fetch(), { tree: first.tree, requests: 1, files: 0 })
+  assert.deepEqual(await place.fetch(), { tree: first.tree, requests: 1, files: 0 })
+})
+
+test('a change that keeps the size is seen, and only what is new is fetched', needs('http'), async () => {
+  await using place = await openPlace()
+  for (const name of ['a.py', 'b.py', 'c.py']) await place.put(name, 'old', longAgo)
+  await place.fetch()
+  await place.put('a.py', 'new', Date.now())
+  assert.deepEqual(await place.fetch(), {
+    tree: { 'a.py': 'new', 'b.py': 'old', 'c.py': 'old' },
+    requests: 3,
+    files: 3,
+  })
+  // By an older file.
+  await place.put('b.py', 'two', longAgo - dayMs)
+  assert.deepEqual((await place.fetch()).tree, { 'a.py': 'new', 'b.py': 'two', 'c.py': 'old' })
+  // By one of the same minute, with another size.
+  await place.put('c.py', 'three', longAgo + 30_000)
+  assert.deepEqual((await place.fetch()).tree, { 'a.py': 'new', 'b.py': 'two', 'c.py': 'three' })
+})
+
+test('files of the last day are asked for each time, so a change within a minute is seen', needs('http'), async () => {
+  await using place = await openPlace()
+  const minute = Math.floor(Date.now() / minuteMs) * minuteMs - minuteMs
+  await place.put('a.py', 'old', minute + 5000)
+  await place.fetch()
+  await place.put('a.py', 'new', minute + 25_000)
+  assert.deepEqual((await place.fetch()).tree, { 'a.py': 'new' })
+  assert.equal((await place.fetch()).requests, 2)
+})
+
+test('a file that grows older than a day is not asked for any more', needs('http'), async () => {
+  await using place = await openPlace()
+  const turns = Date.now() + 4000
+  await place.put('a.py', 'a', turns - dayMs)
+  await place.fetch()
+  assert.equal((await place.fetch()).requests, 2)
+  await until(() => Date.now() > turns + 1000)
+  assert.equal((await place.fetch()).requests, 2)
+  assert.equal((await place.fetch()).requests, 1)
+})
+
+test(
+  'not seen is a file set back into the same minute at the same size, unless it is fetched',
+  needs('http'),
+  async () => {
+    await using place = await openPlace()
+    await place.put('a.py', 'old', longAgo)
+    await place.fetch()
+    await place.put('a.py', 'new', longAgo + 30_000)
+    assert.deepEqual((await place.fetch()).tree, { 'a.py': 'old' })
+    await rm(join(place.cacheDir, 'trees'), { recursive: true })
+    await mkdir(join(place.cacheDir, 'trees'))
+    assert.deepEqual((await place.fetch()).tree, { 'a.py': 'new' })
+  },
+)
+
+test('a page that is a file of its own is not believed', needs('http'), async () => {
+  await using place = await openPlace()
+  await place.put('a.py', 'old', longAgo)
+  const [, day, month, year, time] = /(\d\d) (\w+) (\d+) (\d\d:\d\d)/.exec(new Date(longAgo).toUTCString()) ?? []
+  await place.put('index.html', `<a href="a.py">a.py</a>   ${day}-${month}-${year} ${time}      3\r\n`, longAgo)
+  await place.fetch()
+  await place.put('a.py', 'new', Date.now())
+  assert.deepEqual((await place.fetch()).tree, { 'a.py': 'new' })
+})
+
+test('only an exact date and size are read', () => {
+  const minute = Date.UTC(2026, 10, 25, 2, 40)
+  assert.deepEqual(readSaid('        25-Nov-2026 02:40                4096'), {
+    minute,
+    size: 4096,
+    sign: `${minute}/4096`,
+  })
+  for (const text of [
+    '',
+    '  25-Nov-2026 02:40    4.0K ',
+    '  25-Nov-2026 02:40     40K',
+    '  25-Nov-2026 02:40       -',
+    '  25-Foo-2026 02:40    4096',
+    '  2026-11-25 02:40     4096',
+    '  4096',
+  ])
+    assert.equal(readSaid(text), undefined, text)
+})
+
+test('what a page says is settled when the file itself says the same, and is a day old', () => {
+  const said = readSaid('  25-Nov-2026 02:40  4096')
+  assert(said)
+  const answer = (changes: Record<string, string>) => {
+    const headers: Record<string, string> = {
+      date: 'Thu, 26 Nov 2026 02:41:00 GMT',
+      'last-modified': 'Wed, 25 Nov 2026 02:40:36 GMT',
+      'content-length': '4096',
+      ...changes,
+    }
+    return isSettled(said, { header: (name: string) => headers[name] ?? '' })
+  }
+  assert.equal(answer({}), true)
+  // A server that shows its own time.
+  assert.equal(answer({ 'last-modified': 'Tue, 24 Nov 2026 21:10:36 GMT' }), true)
+  for (const changes of [
+    { date: 'Thu, 26 Nov 2026 02:40:35 GMT' },
+    { date: '' },
+    { 'last-modified': '' },
+    { 'content-length': '4095' },
+    { 'content-length': '' },
+    // Another moment than the page's.
+    { 'last-modified': 'Wed, 25 Nov 2026 02:38:36 GMT' },
+    { 'last-modified': 'Tue, 24 Nov 2026 02:40:36 GMT' },
+  ])
+    assert.equal(answer(changes), false, JSON.stringify(changes))
+})
