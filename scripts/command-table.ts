@@ -22,7 +22,7 @@ export function renewPage(page: string): string {
 function buildSection({ path, args, doc, options = [], settings }: CommandRow): string {
   const rows = options.map(option => {
     const often = option.repeat ? ' May be given many times.' : ''
-    const short = option.alias === undefined ? '' : `${option.alias}, `
+    const short = (option.aliases ?? []).map(alias => `${alias}, `).join('')
     return `| \`${short}${option.flags}\` | ${option.doc}${often} |`
   })
   const table = rows.length === 0 ? [] : ['', '| option | meaning |', '|---|---|', ...rows]

@@ -10,6 +10,7 @@ import { Command, CommanderError, Option } from 'commander'
 import { type CommandRow, commands } from './commands/commands.ts'
 import { type Context, Interrupted } from './commands/context.ts'
 import type { Options } from './commands/options.ts'
+import { outputForms, spellOut } from './commands/spelling.ts'
 import { type ConfigInput, readConfig } from './config/config.ts'
 import { USAGE_ERROR } from './config/config-error.ts'
 import { allSettings, type NamedSetting } from './config/settings.ts'
@@ -36,13 +37,6 @@ async function main(argv: readonly string[]): Promise<void> {
   }
 }
 
-/** commander takes one letter after a dash; Prefect's command has some with two. */
-function spellOut(argv: readonly string[]): readonly string[] {
-  const row = commands.find(({ path }) => argv.join(' ').includes(path))
-  const aliases = new Map(row?.options?.map(({ alias, flags }) => [alias, /--[\w-]+/.exec(flags)?.[0]]))
-  return argv.map(word => aliases.get(word) ?? word)
-}
-
 function buildProgram(): Command {
   const program = new Command('rigel')
     .description('An agent daemon for Prefect: it polls work queues and runs what is due.')
@@ -50,9 +44,7 @@ function buildProgram(): Command {
     .option('--config <file>', 'TOML file of settings')
     .option('--debug', 'log from DEBUG on, and show the stack of errors')
     .addOption(
-      new Option('-o, --output <form>', 'table for people, json for programs')
-        .choices(['table', 'json'])
-        .default('table'),
+      new Option('-o, --output <form>', 'table for people, json for programs').choices(outputForms).default('table'),
     )
     .addOption(buildSettingOption(findSetting('prefect.profile')))
     .showHelpAfterError('(--help shows what is possible)')
@@ -73,8 +65,8 @@ function addCommand(program: Command, row: CommandRow): void {
   }
   const command = parent.command(name).description(row.doc).exitOverride()
   if (row.args) command.arguments(row.args)
-  for (const { flags, doc, repeat, alias } of row.options ?? []) {
-    const option = new Option(flags, alias === undefined ? doc : `${doc} Short: ${alias}`)
+  for (const { flags, doc, repeat, aliases } of row.options ?? []) {
+    const option = new Option(flags, aliases === undefined ? doc : `${doc} Also: ${aliases.join(', ')}`)
     command.addOption(repeat ? option.argParser(collect) : option)
   }
   for (const setting of allSettings) {

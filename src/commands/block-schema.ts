@@ -25,7 +25,8 @@ function refuseUnknownFields(slug: string, data: Json, { properties }: Json): vo
   for (const field of Object.keys(data)) {
     if (Object.hasOwn(properties, field)) continue
     const nearest = findNearest(field, Object.keys(properties))
-    const hint = nearest ? `Did you mean "${nearest}"?` : `It has: ${Object.keys(properties).join(', ')}.`
+    const all = `It has: ${Object.keys(properties).join(', ')}.`
+    const hint = nearest ? `Did you mean "${nearest}"? ${all}` : all
     throw new UserError(`Block of type "${slug}" has no field "${field}".`, { hint })
   }
 }

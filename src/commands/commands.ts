@@ -12,8 +12,12 @@ export interface OptionRow {
   readonly doc: string
   /** May be given many times. */
   readonly repeat?: boolean
-  /** A short form of two letters, as Prefect's command has them: `-sb`. */
-  readonly alias?: string
+  /** Names that commander would not take: short ones of two letters, as Prefect's `-sb`, and those of the program's own options. */
+  readonly aliases?: readonly string[]
+  /** It is also what `-o` and `--output` name, as in Prefect's command, when they name no form of output. */
+  readonly isOutput?: boolean
+  /** It takes NAME=VALUE, and every flag that the command does not know is such a name. */
+  readonly isAnyFlag?: boolean
 }
 
 export interface CommandRow {
@@ -121,23 +125,38 @@ export const commands: readonly CommandRow[] = [
       { flags: '-p, --pool <name>', doc: 'Work pool of its runs.' },
       {
         flags: '--storage-block <type/name/path>',
-        alias: '-sb',
+        aliases: ['-sb'],
         doc: 'Where the code is uploaded to, and fetched from; the path may be left out.',
       },
-      { flags: '--infra-block <type/name>', alias: '-ib', doc: 'What runs it; by default a process of the agent.' },
+      { flags: '-l, --limit <number>', doc: 'Limit of runs at once of this work queue; it is made when missing.' },
+      {
+        flags: '-i, --infra <type>',
+        doc: 'What runs it: process (default), docker-container or kubernetes-job, to be edited in the file.',
+      },
+      { flags: '--infra-block <type/name>', aliases: ['-ib'], doc: 'The block of what runs it.' },
       { flags: '--override <key=value>', doc: 'Overrides the infrastructure: env.LOG=1.', repeat: true },
       { flags: '--path <path>', doc: 'Path in the storage, or a subdirectory of local code.' },
       { flags: '--flow-name <name>', doc: "The flow's name; a Python flow says it itself." },
-      { flags: '--deployment-version <text>', doc: 'Version of the deployment; by default of the flow.' },
-      { flags: '--description <text>', doc: "Description; by default the flow's." },
+      {
+        flags: '--deployment-version <text>',
+        aliases: ['-v', '--version'],
+        doc: 'Version of the deployment; by default of the flow.',
+      },
+      { flags: '-d, --description <text>', doc: "Description; by default the flow's." },
       { flags: '-t, --tag <tag>', doc: 'Tag of the deployment.', repeat: true },
       { flags: '--param <key=value>', doc: 'A default parameter; the value is JSON or else a text.', repeat: true },
       { flags: '--params <json>', doc: 'Default parameters as a JSON object; - reads it from standard input.' },
       { flags: '--cron <line>', doc: 'Schedule as a cron line.' },
       { flags: '--interval <seconds>', doc: 'Schedule as an interval.' },
+      { flags: '--anchor-date <time>', doc: 'From when the interval counts (now).' },
       { flags: '--rrule <rule>', doc: 'Schedule as a recurrence rule.' },
       { flags: '--timezone <zone>', doc: 'Time zone of the schedule.' },
-      { flags: '--out <file>', doc: 'The deployment file (FUNCTION-deployment.yaml).' },
+      { flags: '--no-schedule', doc: 'Take away the schedules that the deployment has on the server.' },
+      {
+        flags: '--out <file>',
+        doc: 'The deployment file (FUNCTION-deployment.yaml). -o FILE.yaml names it, too.',
+        isOutput: true,
+      },
       { flags: '--skip-upload', doc: 'Upload nothing.' },
       { flags: '-a, --apply', doc: 'Register the deployment as well.' },
     ],
@@ -204,8 +223,9 @@ export const commands: readonly CommandRow[] = [
       { flags: '-f, --file <file>', doc: 'A JSON file with its fields; {"$ref": "type/name"} names another block.' },
       {
         flags: '--field <name=value>',
-        doc: 'One field, as JSON or text; name=@FILE takes it from a file, as secrets must be.',
+        doc: 'One field, as JSON or text; also --NAME VALUE. @FILE takes it from a file and - from standard input, as secrets must be.',
         repeat: true,
+        isAnyFlag: true,
       },
       { flags: '--overwrite', doc: 'Replace the block of that name.' },
     ],

@@ -33,6 +33,7 @@ for (const which of ['embedded', 'prefect2'] as const) {
         assert.ok(!(ended.stdout + ended.stderr).includes(secret), 'a secret is shown')
         return ended
       },
+      tell: (input: string, ...args: string[]) => runCli(args, { env, cwd: directory.path, input }),
       [Symbol.asyncDispose]: () => directory[Symbol.asyncDispose](),
     }
   }
@@ -76,6 +77,11 @@ for (const which of ['embedded', 'prefect2'] as const) {
         [['s3', '-f', 'wrong.json'], /field "bucket_path" must be string/],
         [['s3', '--field', 'aws_access_key_id=@wrong.json'], /field "bucket_path" is missing/],
         [['s3', '--field', 'bucket=x'], /has no field "bucket"/],
+        [
+          ['s3', '--bucket-pth', 'x'],
+          /has no field "bucket_pth".*Did you mean "bucket_path"\? It has: .*aws_access_key_id/s,
+        ],
+        [['smb', '--share-path', '/a', '--smb-host', 'h', '--smb-port', 'many'], /field "smb_port" must be integer/],
         [['s4', '--field', 'bucket=x'], /knows no block type "s4"/],
         [['s3', '-f', 'missing.json'], /Could not read missing\.json/],
       ] as const) {
@@ -84,6 +90,46 @@ for (const which of ['embedded', 'prefect2'] as const) {
         assert.match(stderr, words)
       }
       assert.equal(await server.client.readBlockDocumentByName('s3', 'wrong', signal), undefined)
+    },
+  )
+
+  test(
+    `${which}: every field is a flag, with dashes or underscores; a secret comes from a file or standard input`,
+    needs(...requirement),
+    async () => {
+      await using scene = await makeScene()
+      await scene.write('key', `${secret}\n`)
+      const fields = [
+        '--share-path',
+        '/SHARE/flows',
+        '--smb_host=files',
+        '--smb-port',
+        '4450',
+        '--smb-username',
+        '@key',
+      ]
+      const made = await scene.rigel('block', 'create', 'smb', '--name', 'flags', ...fields, '--smb-password', '@key')
+      assert.equal(made.code, 0, made.stderr)
+      const again = await scene.tell(`${secret}\n`, 'block', 'create', 'secret', '--name', 'told', '--value', '-')
+      assert.equal(again.code, 0, again.stderr)
+      const shown = await scene.rigel(
+        'block',
+        'create',
+        'smb',
+        '--name',
+        'shown',
+        ...fields,
+        '--smb-password',
+        'plain-4712',
+      )
+      assert.equal(shown.code, 2)
+      assert.match(shown.stderr, /Field "smb_password" is a secret/)
+      assert.ok(!shown.stderr.includes('plain-4712'))
+      const stored = await server.client.readBlockDocumentByName('smb', 'flags', signal)
+      const data = { share_path: '/SHARE/flows', smb_host: 'files', smb_port: 4450 }
+      assert.deepEqual(stored?.data, { ...data, smb_username: secret, smb_password: secret })
+      assert.deepEqual((await server.client.readBlockDocumentByName('secret', 'told', signal))?.data, { value: secret })
+      assert.equal(await server.client.readBlockDocumentByName('smb', 'shown', signal), undefined)
     },
   )
 
@@ -116,6 +162,9 @@ test('a field is read as its schema says', async () => {
   const schema = { properties: { text: { type: 'string' }, port: { type: 'integer' } } }
   const fields = await readFieldFlags(['text=8', 'port=8', 'other={"a":[1]}', 'plain=x=y'], schema)
   assert.deepEqual(fields, { text: '8', port: 8, other: { a: [1] }, plain: 'x=y' })
+  const optional = { properties: { text: { anyOf: [{ type: 'string' }, { type: 'null' }] } } }
+  assert.deepEqual(await readFieldFlags(['text=8'], optional), { text: '8' })
+  await assert.rejects(readFieldFlags(['a-b=1', 'a_b=2'], {}), { message: /"a_b" is given twice/ })
 })
 
 test('null stands for a field that is not there, and no value is in an error', () => {
