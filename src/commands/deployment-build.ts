@@ -2,37 +2,35 @@
 // --apply, the deployment on the server. As `prefect deployment build` of Prefect 2.20.
 
 import { writeFile } from 'node:fs/promises'
-import { isAbsolute, relative, resolve, sep } from 'node:path'
+import { extname, isAbsolute, relative, resolve, sep } from 'node:path'
 import process from 'node:process'
 import * as v from 'valibot'
-import { Scope } from '../async/scope.ts'
 import { ConfigError } from '../config/config-error.ts'
-import { UserError } from '../errors.ts'
 import type { BlockDocument } from '../prefect/types.ts'
-import { makeMeter } from '../storage/context.ts'
-import { openWritableStorage } from '../storage/registry.ts'
-import { ReadOnlyError, StorageError } from '../storage/storage.ts'
 import { findBlock } from './block.ts'
-import { maskSecrets } from './block-secrets.ts'
 import { withClient } from './connect.ts'
-import { type Context, createCommandLogger } from './context.ts'
+import type { Context } from './context.ts'
 import { applyPlans } from './deployment.ts'
 import { readDeploymentFile } from './deployment-file.ts'
+import { buildInfrastructure, describeBlock, readInfrastructureType } from './deployment-infrastructure.ts'
+import { type Kept, readKept } from './deployment-kept.ts'
 import { readPairs, readParameters } from './deployment-run.ts'
+import { buildSchedules } from './deployment-schedules.ts'
+import { type Uploaded, uploadCode } from './deployment-upload.ts'
 import { writeDeploymentYaml } from './deployment-yaml.ts'
-import { storageBlockOf } from './fetch.ts'
-import { formatBytes, showProgress } from './fetch-progress.ts'
-import { readFlowFacts } from './flow-facts.ts'
+import { formatBytes } from './fetch-progress.ts'
+import { type FlowFacts, readFlowFacts } from './flow-facts.ts'
 import { type Call, firstArgument, isGiven, readOptions, text, texts, wholeNumber } from './options.ts'
 import { printJson } from './output.ts'
-import { ensureIgnoreFile } from './prefect-ignore.ts'
-import { buildStorageContext } from './storage-context.ts'
+import { limitQueue } from './work-queue.ts'
 
 const Options = v.object({
   name: text,
   workQueue: text,
   pool: text,
+  limit: v.optional(wholeNumber(0)),
   storageBlock: text,
+  infra: text,
   infraBlock: text,
   override: texts,
   path: text,
@@ -44,8 +42,10 @@ const Options = v.object({
   params: text,
   cron: text,
   interval: v.optional(wholeNumber(1)),
+  anchorDate: text,
   rrule: text,
   timezone: text,
+  schedule: v.optional(v.boolean(), true),
   out: text,
   skipUpload: isGiven,
   apply: isGiven,
@@ -54,43 +54,78 @@ type BuildOptions = v.InferOutput<typeof Options>
 
 export async function buildDeployment(context: Context, call: Call): Promise<void> {
   const options = readOptions(Options, call.options)
-  const { name, storageBlock, infraBlock, apply } = options
+  const { name, storageBlock, limit, apply } = options
   if (name === undefined) throw new ConfigError('Give the deployment a --name.')
   const cwd = process.cwd()
   const entrypoint = readEntrypoint(firstArgument(call), cwd)
+  const infra = options.infra === undefined ? undefined : readInfrastructureType(options.infra)
+  if (infra !== undefined && options.infraBlock !== undefined) {
+    throw new ConfigError('Give one of --infra and --infra-block.')
+  }
+  const place = storageBlock === undefined ? undefined : splitStorage(storageBlock, options.path)
+  const given = {
+    schedules: buildSchedules(options, new Date()),
+    infra_overrides: readOverrides(options.override),
+    parameters: { ...(await readParameters(options.params)), ...readPairs(options.param) },
+  }
   const facts = await readFlowFacts(context, entrypoint, cwd)
   const flow = options.flowName ?? facts.name
-  const place = storageBlock === undefined ? undefined : splitStorage(storageBlock, options.path)
-  const blocks = await readBlocks(context, place?.block, infraBlock)
+  const found = await askServer(context, { storage: place?.block, infrastructure: options.infraBlock, flow, name })
+  const infrastructure = infra === undefined ? (found.infrastructure ?? found.kept?.infrastructure) : undefined
+  const described = infrastructure
+    ? describeBlock(infrastructure)
+    : buildInfrastructure(infra ?? 'process', facts.image)
   const fields = {
+    ...chooseFields(options, given, facts, found.kept?.deployment, found.kept?.schedules),
     name,
-    description: options.description ?? facts.description,
-    version: options.deploymentVersion ?? facts.version,
-    work_queue_name: options.workQueue ?? (options.pool === undefined ? 'default' : null),
-    work_pool_name: options.pool,
-    tags: options.tag,
-    parameters: { ...(await readParameters(options.params)), ...readPairs(options.param) },
-    schedules: buildSchedules(options),
-    infra_overrides: readOverrides(options.override),
-    infrastructure: blocks.infrastructure ? describeBlock(blocks.infrastructure) : defaultProcess,
+    infra_overrides: given.infra_overrides,
+    infrastructure: described,
     flow_name: flow,
-    storage: blocks.storage && describeBlock(blocks.storage),
-    path: place?.path ?? choosePath(blocks.infrastructure, options.path, cwd),
+    storage: found.storage && describeBlock(found.storage),
+    path: place?.path ?? choosePath('image' in described, options.path, cwd),
     entrypoint,
     parameter_openapi_schema: { ...facts.schema, ...schemaNulls(facts.schema) },
     timestamp: new Date().toISOString(),
     triggers: [],
   }
-  const yaml = writeDeploymentYaml({ flow, fields, isInfrastructureEditable: blocks.infrastructure === undefined })
-  // The word after the colon, or the program's own name.
-  const file = resolve(cwd, options.out ?? `${/:([^:]+)$/.exec(entrypoint)?.[1] ?? flow}-deployment.yaml`)
+  const yaml = writeDeploymentYaml({ flow, fields, isInfrastructureEditable: infrastructure === undefined })
+  const file = resolve(cwd, nameFile(options.out, entrypoint, flow))
   await writeFile(file, yaml)
+  if (limit !== undefined) {
+    const queue = { name: fields.work_queue_name, pool: fields.work_pool_name }
+    await withClient(context, (client, signal) => limitQueue(client, queue, limit, signal))
+  }
   const upload =
-    blocks.storage && !options.skipUpload ? await uploadCode(context, blocks.storage, fields.path, cwd) : undefined
+    found.storage && !options.skipUpload ? await uploadCode(context, found.storage, fields.path, cwd) : undefined
   const applied = apply
     ? await withClient(context, (client, signal) => applyPlans(client, readDeploymentFile(yaml, file, cwd), signal))
     : []
-  report(context, { file, flow, name, upload, id: applied[0]?.deployment.id })
+  report(context, { file, flow, name, upload, id: applied[0]?.deployment.id, kept: found.kept !== undefined })
+}
+
+interface Given {
+  /** Undefined: nothing was said of schedules. */
+  readonly schedules: readonly unknown[] | undefined
+  readonly parameters: Readonly<Record<string, unknown>>
+}
+
+/** What this call says, else what the deployment had, else what the flow says. */
+function chooseFields(
+  options: BuildOptions,
+  { schedules, parameters }: Given,
+  facts: FlowFacts,
+  had: Kept['deployment'] | undefined,
+  hadSchedules: Kept['schedules'] = [],
+) {
+  return {
+    description: options.description ?? (had?.description || facts.description),
+    version: options.deploymentVersion ?? facts.version,
+    work_queue_name: options.workQueue ?? (had ? had.work_queue_name : 'default'),
+    work_pool_name: options.pool ?? had?.work_pool_name ?? null,
+    tags: options.tag.length > 0 ? options.tag : (had?.tags ?? []),
+    parameters: Object.keys(parameters).length > 0 ? parameters : (had?.parameters ?? {}),
+    schedules: schedules ?? hadSchedules,
+  }
 }
 
 /** `file.py:flow` relative to the current directory, which is what is uploaded; a command is left as it is. */
@@ -119,62 +154,39 @@ function splitStorage(text: string, path: string | undefined): { readonly block:
   return { block: `${type}/${name}`, path: path ?? rest.join('/') }
 }
 
-interface Blocks {
-  readonly storage: BlockDocument | undefined
-  readonly infrastructure: BlockDocument | undefined
+interface Asked {
+  readonly storage: string | undefined
+  readonly infrastructure: string | undefined
+  readonly flow: string
+  readonly name: string
 }
 
-async function readBlocks(
-  context: Context,
-  storage: string | undefined,
-  infrastructure: string | undefined,
-): Promise<Blocks> {
-  // Without blocks a file can be written without a server.
-  if (storage === undefined && infrastructure === undefined) return { storage, infrastructure }
+interface Found {
+  readonly storage?: BlockDocument | undefined
+  readonly infrastructure?: BlockDocument | undefined
+  readonly kept?: Kept | undefined
+}
+
+/** Without blocks a file can be written where no server is named. */
+async function askServer(context: Context, { storage, infrastructure, flow, name }: Asked): Promise<Found> {
+  if (storage === undefined && infrastructure === undefined && context.config.api.url === undefined) return {}
   return withClient(context, async (client, signal) => ({
     storage: storage === undefined ? undefined : await findBlock(client, storage, signal),
     infrastructure: infrastructure === undefined ? undefined : await findBlock(client, infrastructure, signal),
+    kept: await readKept(client, flow, name, signal),
   }))
 }
 
-/** A block in the file: by name, with its fields for people; secrets are masked, also those that no schema speaks of. */
-function describeBlock(document: BlockDocument): Readonly<Record<string, unknown>> {
-  const { slug, data } = storageBlockOf(document)
-  const secrets = document.block_schema?.fields?.secret_fields
-  const shown = Object.entries(maskSecrets(data)).filter(([field]) => field !== 'block_type_slug')
-  return {
-    ...Object.fromEntries(
-      shown.map(([field, value]) => [field, isSecret(field, value, secrets) ? '**********' : value]),
-    ),
-    _block_document_id: document.id,
-    _block_document_name: document.name,
-    _is_anonymous: document.is_anonymous,
-    block_type_slug: slug,
-    _block_type_slug: slug,
-  }
+/** In a container a path is the image's own, and Prefect's images have the code in one place. */
+function choosePath(isInImage: boolean, path: string | undefined, cwd: string): string {
+  if (isInImage) return path ?? '/opt/prefect/flows'
+  return path === undefined ? cwd : resolve(cwd, path)
 }
 
-function isSecret(field: string, value: unknown, secrets: unknown): boolean {
-  if (value === null || value === undefined || !Array.isArray(secrets)) return false
-  return secrets.some(secret => String(secret).split('.')[0] === field)
-}
-
-const defaultProcess = {
-  type: 'process',
-  env: {},
-  labels: {},
-  name: null,
-  command: null,
-  stream_output: true,
-  working_dir: null,
-  block_type_slug: 'process',
-  _block_type_slug: 'process',
-}
-
-/** Prefect's images have the code there. */
-function choosePath(infrastructure: BlockDocument | undefined, path: string | undefined, cwd: string): string {
-  if (path !== undefined) return resolve(cwd, path)
-  return infrastructure?.data && 'image' in infrastructure.data ? '/opt/prefect/flows' : cwd
+/** As Prefect names it: by the word after the colon, or by the program; `.yaml` where a name has no ending. */
+function nameFile(given: string | undefined, entrypoint: string, flow: string): string {
+  if (given === undefined) return `${/:([^:]+)$/.exec(entrypoint)?.[1] ?? flow}-deployment.yaml`
+  return extname(given) === '' ? `${given}.yaml` : given
 }
 
 function readOverrides(overrides: readonly string[]): Record<string, string> {
@@ -187,56 +199,11 @@ function readOverrides(overrides: readonly string[]): Record<string, string> {
   )
 }
 
-function buildSchedules({ cron, interval, rrule, timezone }: BuildOptions): readonly unknown[] {
-  if ([cron, interval, rrule].filter(value => value !== undefined).length > 1) {
-    throw new ConfigError('Give one of --cron, --interval and --rrule.')
-  }
-  const zone = timezone === undefined ? {} : { timezone }
-  if (cron !== undefined) return [{ schedule: { cron, timezone: timezone ?? null, day_or: true }, active: true }]
-  if (interval !== undefined) return [{ schedule: { interval, ...zone }, active: true }]
-  if (rrule !== undefined) return [{ schedule: { rrule, ...zone }, active: true }]
-  return []
-}
-
 /** Prefect writes these even where there are none. */
 function schemaNulls(schema: Readonly<Record<string, unknown>>): Record<string, null> {
   return {
     ...('required' in schema ? {} : { required: null }),
     ...('definitions' in schema ? {} : { definitions: null }),
-  }
-}
-
-interface Uploaded {
-  readonly files: number
-  readonly bytes: number
-  /** A `.prefectignore` that was not there before. */
-  readonly ignoreFile: string | undefined
-}
-
-/** Undefined: the block can only be read, so its owner brings the code there. */
-async function uploadCode(
-  context: Context,
-  block: BlockDocument,
-  path: string,
-  cwd: string,
-): Promise<Uploaded | undefined> {
-  const meter = makeMeter()
-  const storage = { ...buildStorageContext(context.config, createCommandLogger(context)), meter }
-  const { slug, data } = storageBlockOf(block)
-  await using progress = new Scope(context.signals.stopping)
-  try {
-    const target = await openWritableStorage({ slug, data }, storage)
-    const { file, isNew } = await ensureIgnoreFile(cwd)
-    progress.spawn(signal => showProgress(context.stderr, meter, signal))
-    const files = await target.putDirectory(cwd, path, file, context.signals.stopping)
-    return { files, bytes: meter.bytes, ignoreFile: isNew ? file : undefined }
-  } catch (cause) {
-    if (cause instanceof ReadOnlyError) {
-      context.stderr.write(`warning: ${cause.message}, so nothing was uploaded.\n`)
-      return undefined
-    }
-    if (!(cause instanceof StorageError)) throw cause
-    throw new UserError(cause.message, { cause })
   }
 }
 
@@ -246,9 +213,11 @@ interface Report {
   readonly name: string
   readonly upload: Uploaded | undefined
   readonly id: string | undefined
+  /** The server had it already. */
+  readonly kept: boolean
 }
 
-function report(context: Context, { file, flow, name, upload, id }: Report): void {
+function report(context: Context, { file, flow, name, upload, id, kept }: Report): void {
   if (context.format === 'json') {
     const uploaded = upload && { files: upload.files, bytes: upload.bytes }
     printJson(context, { file, flow_name: flow, name, uploaded: uploaded ?? null, deployment_id: id ?? null })
@@ -257,6 +226,10 @@ function report(context: Context, { file, flow, name, upload, id }: Report): voi
   const { stdout } = context
   if (upload?.ignoreFile) stdout.write(`wrote ${upload.ignoreFile}\n`)
   stdout.write(`wrote deployment "${flow}/${name}" to ${file}\n`)
+  if (kept)
+    stdout.write(
+      'what was not said this time is as on the server: description, tags, parameters, schedules, queue, infrastructure\n',
+    )
   if (upload) stdout.write(`uploaded ${upload.files} files (${formatBytes(upload.bytes)})\n`)
   if (id) stdout.write(`applied deployment "${flow}/${name}" (${id})\n`)
 }

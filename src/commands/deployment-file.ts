@@ -186,7 +186,7 @@ function readBlock(value: Entry['storage'], field: string, where: string): Block
     })
   }
   if (isAnonymous !== true && typeof name === 'string') return { kind: 'named', slug, name }
-  // Prefect 2 lets people edit an anonymous infrastructure block in the file; its storage blocks it takes by id.
-  if (field === 'storage' && typeof id === 'string') return { kind: 'id', id }
+  // One of the deployment's own that the server has already: its fields here are for people, and its secrets are masked.
+  if (typeof id === 'string') return { kind: 'id', id }
   return { kind: 'anonymous', slug, data }
 }

@@ -54,13 +54,15 @@ export async function applyPlans(
 ): Promise<Applied[]> {
   const named = new Map<BlockPlan, string>()
   for (const { storage, infrastructure } of plans) {
-    if (storage?.kind === 'named') named.set(storage, await findBlock(client, storage, 'storage', signal))
-    if (infrastructure?.kind === 'named') {
+    if (storage && storage.kind !== 'anonymous') named.set(storage, await findBlock(client, storage, 'storage', signal))
+    if (infrastructure && infrastructure.kind !== 'anonymous') {
       named.set(infrastructure, await findBlock(client, infrastructure, 'infrastructure', signal))
     }
   }
-  const place = async (block: BlockPlan | undefined, role: BlockRole) =>
-    block === undefined ? null : (named.get(block) ?? (await placeBlock(client, block, role, signal)))
+  const place = async (block: BlockPlan | undefined, role: BlockRole) => {
+    if (block === undefined) return null
+    return block.kind === 'anonymous' ? await createBlock(client, block, role, signal) : (named.get(block) ?? null)
+  }
   const applied: Applied[] = []
   for (const { flow, body, storage, infrastructure } of plans) {
     const storage_document_id = await place(storage, 'storage')
@@ -79,24 +81,26 @@ type BlockRole = 'storage' | 'infrastructure'
 
 async function findBlock(
   client: PrefectClient,
-  { slug, name }: { readonly slug: string; readonly name: string },
+  plan: Exclude<BlockPlan, { kind: 'anonymous' }>,
   role: BlockRole,
   signal: AbortSignal,
 ): Promise<string> {
-  const document = await client.readBlockDocumentByName(slug, name, signal)
+  const document =
+    plan.kind === 'id'
+      ? await client.readBlockDocument(plan.id, signal)
+      : await client.readBlockDocumentByName(plan.slug, plan.name, signal)
   if (document) return document.id
-  throw new UserError(`There is no ${role} block "${slug}/${name}" on the server.`)
+  const name = plan.kind === 'id' ? plan.id : `${plan.slug}/${plan.name}`
+  throw new UserError(`There is no ${role} block "${name}" on the server.`)
 }
 
-/** The id of the block's document, which is made when the deployment brings its own. */
-async function placeBlock(
+/** The id of the new document of a block that the deployment brings along. */
+async function createBlock(
   client: PrefectClient,
-  plan: BlockPlan,
+  plan: Extract<BlockPlan, { kind: 'anonymous' }>,
   role: BlockRole,
   signal: AbortSignal,
 ): Promise<string> {
-  if (plan.kind === 'id') return plan.id
-  if (plan.kind === 'named') return findBlock(client, plan, role, signal)
   const schema = await findBlockSchema(client, plan.slug, role, signal)
   const document = await client.createBlockDocument(
     { is_anonymous: true, data: plan.data, block_type_id: schema.typeId, block_schema_id: schema.id },

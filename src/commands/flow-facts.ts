@@ -22,6 +22,8 @@ const Facts = v.object({
   version: v.nullable(v.string()),
   description: v.nullable(v.string()),
   schema: v.record(v.string(), v.unknown()),
+  /** Prefect's own image of the same versions. */
+  image: v.nullable(v.string()),
 })
 export type FlowFacts = v.InferOutput<typeof Facts>
 
@@ -46,7 +48,7 @@ export async function readFlowFacts(context: Context, entrypoint: string, cwd: s
 }
 
 function byName(name: string): FlowFacts {
-  return { name, version: null, description: null, schema: noParameters }
+  return { name, version: null, description: null, schema: noParameters, image: null }
 }
 
 /** `./jobs/report.sh --fast` is `report`; `flows/etl.ts:main` is `main`. */

@@ -1,4 +1,5 @@
-"""Imports a flow as Prefect does and says what a deployment needs to know of it: name, version, description, parameters.
+"""Imports a flow as Prefect does and says what a deployment needs to know of it: name, version, description, parameters,
+and the image that has the same versions.
 
 The answer is one line of JSON on the file descriptor that the first argument names, for a flow's module may print what it
 likes. Works with Prefect 2.20 and 3.x.
@@ -17,6 +18,7 @@ def main():
         sys.path[0] = os.getcwd()
     from prefect.flows import load_flow_from_entrypoint
     from prefect.utilities.callables import parameter_schema
+    from prefect.utilities.dockerutils import get_prefect_image_name
 
     flow = load_flow_from_entrypoint(entrypoint)
     schema = parameter_schema(flow)
@@ -27,6 +29,7 @@ def main():
         "version": flow.version,
         "description": flow.description,
         "schema": to_object(),
+        "image": get_prefect_image_name(),
     }
     answer.write(json.dumps(facts))
     answer.close()

@@ -11,6 +11,8 @@ import { type Call, firstArgument, readOptions, text, wholeNumber } from './opti
 import { printJson, printTable, printThing } from './output.ts'
 
 const PAGE_SIZE = 200
+/** Where Prefect keeps the queues of agents (server/models/work_queues.py). */
+const AGENT_POOL = 'default-agent-pool'
 
 const NewQueue = v.object({
   limit: v.optional(wholeNumber(0)),
@@ -37,6 +39,23 @@ export async function createQueue(context: Context, call: Call): Promise<void> {
   })
   if (context.format === 'json') return printJson(context, queue)
   context.stdout.write(`created work queue "${queue.name}" (${queue.id})\n`)
+}
+
+/** Makes the queue when it is missing. Throws a UserError for a queue that is not for agents. */
+export async function limitQueue(
+  client: PrefectClient,
+  { name, pool }: { readonly name: string | null; readonly pool: string | null },
+  limit: number,
+  signal: AbortSignal,
+): Promise<void> {
+  if (name === null || (pool !== null && pool !== AGENT_POOL)) {
+    throw new UserError(`--limit sets the limit of an agent's queue, but this deployment goes to pool "${pool}".`, {
+      hint: '`prefect work-pool` and `prefect work-queue` set limits there.',
+    })
+  }
+  const queue = await client.readWorkQueueByName(name, signal)
+  if (queue) await client.updateWorkQueue(queue.id, { concurrency_limit: limit }, signal)
+  else await client.createWorkQueue({ name, concurrency_limit: limit }, signal)
 }
 
 export async function listQueues(context: Context): Promise<void> {

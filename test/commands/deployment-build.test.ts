@@ -1,16 +1,19 @@
 // The deployment file beside the one that Prefect's own command writes of the same flow, and what `deployment build` refuses.
 
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import test from 'node:test'
-import { promisify } from 'node:util'
+import { fileURLToPath } from 'node:url'
+import * as v from 'valibot'
 import { parse } from 'yaml'
 import { makeDirectory } from '../support/directory.ts'
 import { cleanEnvironment, findPrefect } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
-import { openServer, runCli } from './support.ts'
+import { openServer, runCli, type TestServer } from './support.ts'
 
 const flow = `
 from datetime import datetime
@@ -48,60 +51,103 @@ async function makeScene(environment: Readonly<Record<string, string>> = {}) {
   }
 }
 
-test("the file is the one that Prefect's own command writes", needs('prefect2'), async () => {
-  await using server = await openServer('prefect2')
-  const bin = join(findPrefect('prefect2'), 'bin')
-  await using scene = await makeScene({ PREFECT_API_URL: server.apiUrl, RIGEL_PYTHON: join(bin, 'python') })
-  const create = (...args: string[]) => runCli(['block', 'create', ...args], { env: scene.env, cwd: scene.source })
-  await writeFile(join(scene.source, 's3.json'), '{"bucket_path": "b/flows", "aws_secret_access_key": "hush-hush"}')
-  assert.equal((await create('s3', '--name', 'mine', '--file', 's3.json')).code, 0)
-  assert.equal((await create('process', '--name', 'mine', '--field', 'env={"A": "1"}')).code, 0)
-  for (const args of [
-    ['-n', 'plain', '-q', 'q1'],
-    [
-      '-n',
-      'full',
-      '-q',
-      'q1',
-      '-sb',
-      's3/mine/sub',
-      '-ib',
-      'process/mine',
-      '--skip-upload',
-      '-t',
-      'x',
-      '--param',
-      'n=4',
-      '--override',
-      'env.B=2',
-      '--timezone',
-      'Europe/Berlin',
-      '--cron',
-      '0 9 * * *',
-    ],
-  ]) {
-    const theirs = await promisify(execFile)(join(bin, 'prefect'), ['deployment', 'build', 'flow.py:hello', ...args], {
-      cwd: scene.source,
-      env: { ...cleanEnvironment(), ...scene.env },
-    }).then(() => scene.read('hello-deployment.yaml'))
-    const { code, stderr } = await scene.rigel('flow.py:hello', ...args)
-    assert.equal(code, 0, stderr)
-    const ours = await scene.read('hello-deployment.yaml')
-    assert.doesNotMatch(ours, /hush-hush/)
-    assert.deepEqual(readYaml(ours), readYaml(theirs), args.join(' '))
-    assert.deepEqual(Object.keys(parse(ours)), Object.keys(parse(theirs)))
-    assert.deepEqual(commentsOf(ours), commentsOf(theirs))
-  }
-})
+const blocks = ['-q', 'q1', '-sb', 's3/mine/sub', '-ib', 'process/mine', '--skip-upload', '-t', 'x', '--tag', 'y']
+const facts = ['-d', 'Told', '-v', '8', '--param', 'n=4', '--override', 'env.B=2', '--override', 'working_dir=/x']
+const daily = ['--timezone', 'Europe/Berlin', '--cron', '0 9 * * *']
 
-/** Without what differs from one call to the next, and from one infrastructure block to its defaults. */
-function readYaml(text: string): Record<string, unknown> {
-  const { timestamp: _timestamp, infrastructure, storage, ...rest } = parse(text)
-  return { ...rest, infrastructure: named(infrastructure), storage: named(storage) }
+/** Built one after the other, by Prefect's own command and by ours; the later ones of a name find the deployment on the server. */
+const builds: readonly (readonly string[])[] = [
+  ['-n', 'full', ...blocks, ...facts, ...daily],
+  ['-n', 'full', '-sb', 's3/mine', '--path', 'sub', '--skip-upload'],
+  ['-n', 'full', '--no-schedule', '-t', 'z', '--params', '{"name": "no"}', '-i', 'process'],
+  ['-n', 'every', '--interval', '3600', '--anchor-date', '2024-01-31', '-i', 'docker-container', '-l', '3'],
+  ['-n', 'every', '--path', '/app'],
+  ['-n', 'rule', '--rrule', '{"rrule": "FREQ=DAILY"}', '--timezone', 'Europe/Berlin', '-i', 'kubernetes-job'],
+  // The pool of agents is there as soon as one of their queues is.
+  ['-n', 'plain', '-p', 'default-agent-pool'],
+]
+
+test(
+  "the file is the one that Prefect's own command writes, and each takes the other's",
+  needs('prefect2'),
+  async () => {
+    await using server = await openServer('prefect2')
+    const bin = join(findPrefect('prefect2'), 'bin')
+    await using scene = await makeScene({ PREFECT_API_URL: server.apiUrl, RIGEL_PYTHON: join(bin, 'python') })
+    const rigel = async (...args: string[]) => {
+      const { code, stderr } = await runCli(args, { env: scene.env, cwd: scene.source })
+      assert.equal(code, 0, stderr)
+    }
+    await using command = startPrefectCommand(join(bin, 'python'), { cwd: scene.source, env: scene.env })
+    const prefect = (...args: string[]) => command.run('deployment', ...args)
+    await writeFile(join(scene.source, 's3.json'), '{"bucket_path": "b/flows", "aws_secret_access_key": "hush-hush"}')
+    await rigel('block', 'create', 's3', '--name', 'mine', '--file', 's3.json')
+    await rigel('block', 'create', 'process', '--name', 'mine', '--field', 'env={"A": "1"}')
+    for (const args of builds) {
+      const what = args.join(' ')
+      await prefect('build', 'flow.py:hello', ...args, '-o', 'theirs')
+      await rigel('deployment', 'build', 'flow.py:hello', ...args, '-o', 'ours')
+      const [theirs, ours] = [await scene.read('theirs.yaml'), await scene.read('ours.yaml')]
+      assert.doesNotMatch(ours, /hush-hush/)
+      assert.deepEqual(withoutTime(parse(ours)), withoutTime(parse(theirs)), what)
+      assert.deepEqual(Object.keys(parse(ours)), Object.keys(parse(theirs)), what)
+      assert.deepEqual(commentsOf(ours), commentsOf(theirs), what)
+
+      const read = async () => readDeployment(server, String(args[1]))
+      await prefect('apply', 'ours.yaml')
+      const appliedByPrefect = await read()
+      await rigel('deployment', 'apply', 'theirs.yaml')
+      assert.deepEqual(await read(), appliedByPrefect, what)
+    }
+    const queue = await server.client.readWorkQueueByName('default', new AbortController().signal)
+    assert.equal(queue?.concurrency_limit, 3)
+  },
+)
+
+const program = fileURLToPath(new URL('./prefect-command.py', import.meta.url))
+const Said = v.object({ code: v.number(), said: v.string() })
+
+/** Prefect's own command in one process, one call after the other. */
+function startPrefectCommand(
+  python: string,
+  { cwd, env }: { readonly cwd: string; readonly env: Readonly<Record<string, string>> },
+) {
+  const child = spawn(python, [program], {
+    cwd,
+    env: { ...cleanEnvironment(), ...env },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  const closed = once(child, 'close')
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  return {
+    async run(...args: string[]): Promise<void> {
+      child.stdin.write(`${JSON.stringify(args)}\n`)
+      const { value } = await lines.next()
+      const { code, said } = v.parse(Said, JSON.parse(String(value)))
+      assert.equal(code, 0, `prefect ${args.join(' ')}: ${said}`)
+    },
+    async [Symbol.asyncDispose]() {
+      child.stdin.end()
+      await closed
+    },
+  }
 }
 
-function named(block: Record<string, unknown> | null) {
-  return block && [block._block_document_id, block._block_type_slug]
+function withoutTime({ timestamp: _timestamp, ...rest }: Record<string, unknown>): Record<string, unknown> {
+  return rest
+}
+
+/** As the server has it, but for the moment and for the id of a block that each command makes for itself. */
+async function readDeployment({ client }: TestServer, name: string): Promise<Record<string, unknown>> {
+  const signal = new AbortController().signal
+  const found = await client.readDeploymentByName('my-flow', name, signal)
+  assert.ok(found?.infrastructure_document_id)
+  const { updated: _updated, infrastructure_document_id, schedules, ...rest } = found
+  const block = await client.readBlockDocument(infrastructure_document_id, signal)
+  const plain = (schedules ?? []).map(schedule =>
+    v.parse(v.object({ schedule: v.unknown(), active: v.boolean() }), schedule),
+  )
+  return { ...rest, schedules: plain, infrastructure: block?.data }
 }
 
 function commentsOf(text: string): string[] {
@@ -115,6 +161,28 @@ test('without a Python that has Prefect a warning says so, and names are taken a
   assert.match(stderr, /warning: the parameters of the flow are not known, for there is no \/nowhere\/python/)
   const file = parse(await scene.read('say_hello-deployment.yaml'))
   assert.deepEqual([file.flow_name, file.entrypoint, file.path], ['say-hello', 'flow.py:say_hello', scene.source])
+})
+
+test('an interval counts from a moment that is written down', async () => {
+  await using scene = await makeScene()
+  for (const [anchor, written] of [
+    ['2024-01-31', '2024-01-31T00:00:00+00:00'],
+    ['2024-01-31T06:30', '2024-01-31T06:30:00+00:00'],
+    ['2024-01-31T06:30:00+02:00', '2024-01-31T04:30:00+00:00'],
+  ] as const) {
+    const every = ['--interval', '60', '--anchor-date', anchor]
+    const { code, stderr } = await scene.rigel('sh job.sh', '-n', 'x', ...every, '--output=job.yaml')
+    assert.deepEqual([code, stderr], [0, ''])
+    const [schedule] = parse(await scene.read('job.yaml')).schedules
+    assert.deepEqual(schedule.schedule, { interval: 60, anchor_date: written, timezone: 'UTC' })
+  }
+})
+
+test('-o names the file, or the form of what is said', async () => {
+  await using scene = await makeScene()
+  const { stdout } = await scene.rigel('sh job.sh', '-n', 'x', '-v', '1', '-o', 'json', '-o', 'job')
+  assert.equal(parse(await scene.read('job.yaml')).version, '1')
+  assert.equal(JSON.parse(stdout).file, join(scene.source, 'job.yaml'))
 })
 
 test('a program is deployed as well', async () => {
@@ -142,6 +210,14 @@ for (const [args, words] of [
   [['flow.py:hello', '-n', 'x', '-sb', 's3'], /TYPE\/NAME was expected/],
   [['flow.py:hello', '-n', 'x', '--cron', '* * * * *', '--interval', '5'], /one of --cron/],
   [['flow.py:hello', '-n', 'x', '--override', 'env'], /KEY=VALUE was expected/],
+  [['flow.py:hello', '-n', 'x', '-i', 'proces'], /Rigel runs process, docker-container, kubernetes-job.*"process"/s],
+  [['flow.py:hello', '-n', 'x', '-i', 'process', '-ib', 'process/a'], /one of --infra and --infra-block/],
+  [['flow.py:hello', '-n', 'x', '--cron', '* * * * *', '--no-schedule'], /one of --cron.*--no-schedule/],
+  [['flow.py:hello', '-n', 'x', '--anchor-date', '2024-01-01'], /goes with --interval/],
+  [['flow.py:hello', '-n', 'x', '--interval', '5', '--anchor-date', 'soon'], /a date such as/],
+  [['flow.py:hello', '-n', 'x', '--rrule', 'FREQ=DAILY;COUNT=3'], /UNTIL/],
+  [['flow.py:hello', '-n', 'x', '--rrule', '{"rule": 1}'], /neither a rule nor/],
+  [['flow.py:hello', '-n', 'x', '--timezone', 'UTC'], /goes with --cron/],
 ] as const) {
   test(`deployment build ${args.join(' ')} is refused`, async () => {
     await using scene = await makeScene({ RIGEL_PYTHON: '/nowhere/python' })

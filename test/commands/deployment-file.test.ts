@@ -90,7 +90,11 @@ test('a block is a name, data of its own, or what Prefect 2 has written of a nam
     ],
     [
       'infrastructure: {type: process, block_type_slug: process, _is_anonymous: true, _block_document_name: anonymous-1, _block_document_id: x}',
-      { kind: 'anonymous', slug: 'process', data: { type: 'process' } },
+      { kind: 'id', id: 'x' },
+    ],
+    [
+      'infrastructure: {type: process, env: {}, block_type_slug: process, _block_type_slug: process}',
+      { kind: 'anonymous', slug: 'process', data: { type: 'process', env: {} } },
     ],
   ] as const) {
     assert.deepEqual(read(line).infrastructure, plan, line)
