@@ -6,23 +6,34 @@ import type { Output } from './context.ts'
 
 const everyMs = 100
 const barWidth = 24
+/** A shorter bar says nothing. */
+const leastBarWidth = 8
 
-/** Draws until the signal comes, then takes the line away. */
+/** Columns of a terminal that does not say. */
+const usualColumns = 80
+
+/** Draws until the signal comes, then takes the line away. Blanks clear it, for not every terminal knows the code that would. */
 export async function showProgress(stderr: Output, meter: Meter, signal: AbortSignal): Promise<void> {
   if (stderr.isTTY !== true) return
+  let drawn = 0
   while (!signal.aborted) {
-    stderr.write(`\r${drawProgress(meter)}\u001B[K`)
+    const line = drawProgress(meter, (stderr.columns || usualColumns) - 1)
+    stderr.write(`\r${line.padEnd(drawn)}`)
+    drawn = line.length
     await sleep(everyMs, signal)
   }
-  stderr.write('\r\u001B[K')
+  stderr.write(`\r${' '.repeat(drawn)}\r`)
 }
 
-/** With a bar once the source has said how many files there are. */
-export function drawProgress({ files, bytes, requests, expected }: Meter): string {
+/** With a bar once the source has said how many files there are; never longer than `columns`, or it would leave lines behind. */
+export function drawProgress({ files, bytes, requests, expected }: Meter, columns: number): string {
   const moved = `${formatBytes(bytes)}, ${requests} requests`
-  if (!expected) return `${files} files, ${moved}`
-  const filled = Math.min(barWidth, Math.floor((files / expected) * barWidth))
-  return `[${'='.repeat(filled).padEnd(barWidth)}] ${files}/${expected} files, ${moved}`
+  if (!expected) return `${files} files, ${moved}`.slice(0, columns)
+  const count = `${files}/${expected} files`
+  const width = Math.min(barWidth, columns - `[] ${count}, ${moved}`.length)
+  if (width < leastBarWidth) return `${count}, ${moved}`.slice(0, columns)
+  const filled = Math.min(width, Math.floor((files / expected) * width))
+  return `[${'='.repeat(filled).padEnd(width)}] ${count}, ${moved}`
 }
 
 export function formatBytes(bytes: number): string {

@@ -178,8 +178,12 @@ test('one source must be named', async () => {
 
 test('progress shows a bar once the number of files is known', () => {
   const meter = { files: 5, bytes: 3 * 1024 * 1024, requests: 7, fromCache: false, expected: 0 }
-  assert.equal(drawProgress(meter), '5 files, 3.0 MiB, 7 requests')
-  assert.equal(drawProgress({ ...meter, expected: 10 }), '[============            ] 5/10 files, 3.0 MiB, 7 requests')
+  assert.equal(drawProgress(meter, 79), '5 files, 3.0 MiB, 7 requests')
+  const counted = { ...meter, expected: 10 }
+  assert.equal(drawProgress(counted, 79), '[============            ] 5/10 files, 3.0 MiB, 7 requests')
+  assert.equal(drawProgress(counted, 44), '[=====     ] 5/10 files, 3.0 MiB, 7 requests')
+  assert.equal(drawProgress(counted, 40), '5/10 files, 3.0 MiB, 7 requests')
+  assert.equal(drawProgress(counted, 16), '5/10 files, 3.0 ')
 })
 
 test('what is fetched with --share can be read, and run, by every user', async () => {

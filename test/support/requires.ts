@@ -25,6 +25,7 @@ const PROBES = {
   image: () => missingSetting('RIGEL_TEST_IMAGE', "Rigel's own image, built by test/support/engines/own-image.sh"),
   sshd: () => (isExecutable('/usr/sbin/sshd') ? undefined : 'an OpenSSH server in /usr/sbin/sshd'),
   systemd: () => missingPrograms('systemd-notify', 'systemd-analyze', 'python3'),
+  terminal: () => missingPrograms('script', 'stty'),
   s3: () => missingStorage('s3'),
   s3any: () => missingStorage('s3any'),
   azure: () => missingStorage('azure'),
