@@ -1,7 +1,7 @@
 // Everything that the server knows of what a claimed run is: its deployment, flow, and the two blocks.
 //
-// In a burst of one deployment these are read once for all runs of one poll answer, after the first of them was claimed;
-// never longer, for a block may hold yesterday's secret.
+// In a burst of one deployment these are read once for all runs of one poll answer, from the moment when the first of them
+// is claimed; never longer, for a block may hold yesterday's secret.
 
 import type { PrefectClient } from '../prefect/client.ts'
 import type { BlockDocument, Deployment, Flow, FlowRun } from '../prefect/types.ts'
@@ -46,7 +46,7 @@ export class SharedReads {
 /** Throws AssignmentError when the run cannot be started by anybody, ApiError when the server could not be asked. */
 export async function readAssignment(
   client: PrefectClient,
-  run: FlowRun,
+  run: Pick<FlowRun, 'deployment_id'>,
   shared: SharedReads,
   signal: AbortSignal,
 ): Promise<Assignment> {

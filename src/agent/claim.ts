@@ -4,6 +4,7 @@
 import { ApiError } from '../prefect/errors.ts'
 import { buildPending } from '../prefect/states.ts'
 import type { FlowRun, OrchestrationResult } from '../prefect/types.ts'
+import { readAssignment } from './assignment.ts'
 import { JournalFullError } from './journal.ts'
 import { replay } from './outbox.ts'
 import { NotOurs, type Run } from './run.ts'
@@ -43,7 +44,10 @@ async function propose(run: Run): Promise<OrchestrationResult | undefined> {
   const { client, turns } = run.context
   const state = buildPending({ transitionId: run.record.transitionId })
   try {
-    const call = () => client.setFlowRunState(run.id, state, { claim: true }, run.detach)
+    const call = () => {
+      readAhead(run)
+      return client.setFlowRunState(run.id, state, { claim: true }, run.detach)
+    }
     return await turns.take('claim', call, run.detach)
   } catch (error) {
     if (!(error instanceof ApiError)) throw error
@@ -52,6 +56,17 @@ async function propose(run: Run): Promise<OrchestrationResult | undefined> {
     if (!error.mayHaveHappened && error.status !== 503) throw new NotOurs()
     return undefined
   }
+}
+
+/**
+ * What the run is can be asked while the server answers the claim: a launch is two answers sooner. What fails is not kept, and
+ * comes up again when it is needed; for a claim that is refused the reads were in vain, once for each poll answer.
+ */
+function readAhead({ context, deploymentId, shared, detach }: Run): void {
+  if (deploymentId === null) return
+  context.background(async () => {
+    await readAssignment(context.client, { deployment_id: deploymentId }, shared, detach).catch(() => undefined)
+  })
 }
 
 function judgeAnswer(run: Run, { status, state, details }: OrchestrationResult): boolean {

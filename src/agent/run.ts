@@ -27,6 +27,8 @@ export class Run {
   readonly context: AgentContext
   /** What the runs of one poll answer read together. */
   readonly shared: SharedReads
+  /** Of a run that the poll has shown. */
+  readonly deploymentId: string | null
   /** Aborted to let go at once; the record stays as it is, and the next life of the agent goes on from it. */
   readonly detach: AbortSignal
   readonly log: Logger
@@ -40,6 +42,7 @@ export class Run {
     this.context = context
     this.shared = due?.shared ?? new SharedReads()
     this.#polled = due?.run
+    this.deploymentId = due?.run.deployment_id ?? null
     this.detach = detach
     this.log = context.logger.child({ flow_run: record.flowRunName, flow_run_id: record.flowRunId })
     this.#record = record

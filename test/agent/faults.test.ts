@@ -41,6 +41,18 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     }
   }
 
+  test('asks what a run is while its claim is under way', async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    const asked = until(() => proxy.count('GET /deployments/{id}') > 0)
+    proxy.spoil({ route: setState, nth: 1 }, { kind: 'hold', until: asked })
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+    await asked
+    await stage.waitFor(run.id, ['COMPLETED'])
+    assert.equal(proxy.count('GET /deployments/{id}'), 1, agent.output)
+  })
+
   test('runs a command exactly once whose claim was carried out and answered with 503', async () => {
     await using proxy = await startChaosProxy(server.apiUrl)
     await using stage = await openStage(server.apiUrl)
