@@ -22,6 +22,11 @@ export interface Download {
   readonly meter: Meter
 }
 
+interface Running extends Download {
+  /** Bytes of all files that have arrived for the first time; what is sent again after a restart does not count. */
+  readonly progress: { bytes: number }
+}
+
 /** Returns when everything is in the writer. Rejects with the first failure; then the writer's folder is of no use. */
 export async function download(task: Download, signal: AbortSignal): Promise<void> {
   const files: FileEntry[] = []
@@ -31,34 +36,36 @@ export async function download(task: Download, signal: AbortSignal): Promise<voi
     else task.writer.addLink(entry.path, entry.target)
   }
   const queue = files.values()
+  const progress = { bytes: 0 }
   const scope = new Scope(signal)
   for (let at = 0; at < Math.min(task.source.connections, files.length); at++) {
     scope.spawn(async signal => {
       // One iterator for all of them: each takes the next file.
-      for (const file of queue) await bring(task, file, signal)
+      for (const file of queue) await bring({ ...task, progress }, file, signal)
     })
   }
   await scope.join()
 }
 
-async function bring(task: Download, file: FileEntry, signal: AbortSignal): Promise<void> {
+async function bring(task: Running, file: FileEntry, signal: AbortSignal): Promise<void> {
   const known = await task.reuse.bytesOf(file)
   if (known) await task.writer.addSmall({ path: file.path, mode: file.mode ?? defaultFileMode }, known)
   else await fetchFile(task, file, signal)
   task.meter.files += 1
 }
 
-async function fetchFile(task: Download, file: FileEntry, signal: AbortSignal): Promise<void> {
+async function fetchFile(task: Running, file: FileEntry, signal: AbortSignal): Promise<void> {
   await using arriving = new ArrivingFile(task, file)
   for (let attempt = 0; ; attempt++) {
-    const before = arriving.size
+    const before = task.progress.bytes
     try {
-      await arriving.receive(await task.source.open(file, before, signal))
+      await arriving.receive(await task.source.open(file, arriving.size, signal))
       await arriving.finish()
       return
     } catch (error) {
-      // A connection that is cut again and again still gets there as long as each try brings something.
-      if (arriving.size > before) attempt = 0
+      // Connections that are cut again and again still get there as long as each brings something, of whatever file: this one
+      // may have had no turn yet on a connection that all share.
+      if (task.progress.bytes > before) attempt = 0
       await pauseBeforeRetry(error, attempt, signal)
     }
   }
@@ -66,14 +73,16 @@ async function fetchFile(task: Download, file: FileEntry, signal: AbortSignal): 
 
 /** One file on its way: small ones are gathered in memory, what grows large is written to a file of its own. */
 class ArrivingFile implements AsyncDisposable {
-  readonly #task: Download
+  readonly #task: Running
   readonly #file: FileEntry
   #chunks: Uint8Array[] = []
   #large: { readonly number: number; readonly handle: FileHandle } | undefined
   #hash = createHash('sha256')
+  /** The largest size that it has had. */
+  #furthest = 0
   size = 0
 
-  constructor(task: Download, file: FileEntry) {
+  constructor(task: Running, file: FileEntry) {
     this.#task = task
     this.#file = file
   }
@@ -113,6 +122,10 @@ class ArrivingFile implements AsyncDisposable {
   async #take(chunk: Uint8Array): Promise<void> {
     this.size += chunk.length
     this.#task.meter.bytes += chunk.length
+    if (this.size > this.#furthest) {
+      this.#task.progress.bytes += this.size - this.#furthest
+      this.#furthest = this.size
+    }
     if (this.#file.size === undefined) keepByteLimit(this.size, this.#task.limits)
     else if (this.size > this.#file.size) throw new ChangedError(`"${this.#file.path}" is larger than it was listed`)
     if (!this.#large && this.size <= largeBytes) {

@@ -198,6 +198,20 @@ export function testContract(contract: Contract): void {
       // 800 kB in pieces of at most 250 kB: begun again from the start it would never have arrived.
       assert.ok(proxy.connections >= 4)
     })
+
+    check('a file that has had no turn yet on connections that are cut is not given up', async () => {
+      await using bench = await openBench(contract)
+      const many = Object.fromEntries(
+        Array.from({ length: 24 }, (_, at) => [`${at}.bin`, String(at % 10).repeat(20_000)]),
+      )
+      await bench.putAll(many)
+      await using proxy = await startTcpProxy({
+        ...bench.address,
+        cut: ({ bytesBefore, length }) =>
+          bytesBefore + length > 50_000 ? Math.max(0, 50_000 - bytesBefore) : undefined,
+      })
+      assert.deepEqual(await bench.fetch({ at: { host: '127.0.0.1', port: proxy.port } }), many)
+    })
   }
 
   if (contract.writes) testWrites(contract)
