@@ -11,6 +11,7 @@ import { makeDirectory } from '../support/directory.ts'
 import { findPrefect } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { type StorageKind, storageKinds } from './storage-places.ts'
+import { storageVariants } from './storage-variants.ts'
 
 const signal = new AbortController().signal
 
@@ -45,7 +46,7 @@ for (const which of ['prefect2', 'embedded'] as const) {
     })
     after(async () => await server[Symbol.asyncDispose]())
   }
-  for (const kind of storageKinds) {
+  for (const kind of which === 'embedded' ? [...storageKinds, ...storageVariants] : storageKinds) {
     const requirements = [...requirement, ...(kind.requirement ? [kind.requirement] : [])]
     test(`${which}: a deployment through ${kind.name} runs to its end`, needs(...requirements), async () => {
       await goTheWholeWay(
@@ -93,7 +94,8 @@ async function goTheWholeWay({ apiUrl, client }: TestServer, kind: StorageKind, 
   const flowName = isPython ? [] : ['--flow-name', 'job']
   await place.publish?.(code)
   const storage = place.publish ? block : `${block}/apps/one`
-  const build = ['deployment', 'build', entrypoint, '-n', name, '-q', queue, '-sb', storage, '--apply']
+  const upload = place.skipUpload ? ['--skip-upload'] : []
+  const build = ['deployment', 'build', entrypoint, '-n', name, '-q', queue, '-sb', storage, ...upload, '--apply']
   const built = v.parse(Built, JSON.parse(await rigel(...build, ...flowName, '--output', 'json')))
   // The deployment file too, as with Prefect's own command; not .env and .prefectignore.
   assert.equal(built.uploaded?.files, place.publish ? undefined : 5)

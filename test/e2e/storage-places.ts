@@ -12,6 +12,8 @@ import { storageServer } from '../support/storage-servers.ts'
 export interface StoragePlace {
   /** Brings the code there where the block itself cannot: by git. */
   readonly publish?: (files: Readonly<Record<string, string>>) => Promise<void>
+  /** Not even a warning is owed to who uploads there: the protocol can only read. */
+  readonly skipUpload?: boolean
   /** Removes what a test has left there; missing where the server goes with its data. */
   readonly clear?: () => Promise<void>
   readonly block: StorageBlock
@@ -28,7 +30,7 @@ export interface StorageKind {
   readonly open: (directory: string) => Promise<StoragePlace>
 }
 
-const unique = () => `deploy-${randomBytes(6).toString('hex')}`
+export const unique = () => `deploy-${randomBytes(6).toString('hex')}`
 
 export const storageKinds: readonly StorageKind[] = [
   {
@@ -82,13 +84,7 @@ export const storageKinds: readonly StorageKind[] = [
     requirement: 'gcs',
     async open() {
       const { endpoint = '' } = storageServer('gcs')
-      const bucket = unique()
-      const answer = await fetch(`${endpoint}/storage/v1/b?project=rigel`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ name: bucket }),
-      })
-      if (!answer.ok) throw new Error(await answer.text())
+      const bucket = await makeGcsBucket(endpoint)
       return {
         block: { slug: 'gcs', data: { bucket_path: `${bucket}/flows` } },
         environment: { STORAGE_EMULATOR_HOST: endpoint },
@@ -170,15 +166,27 @@ export const storageKinds: readonly StorageKind[] = [
   },
 ]
 
-function placeOf(folder: DataFolder, secret: string | undefined): Omit<StoragePlace, 'block'> {
+export function placeOf(folder: DataFolder, secret: string | undefined): Omit<StoragePlace, 'block'> {
   return { environment: {}, secret, clear: async () => await folder[Symbol.asyncDispose]() }
 }
 
-function remote(basepath: string, settings: Readonly<Record<string, unknown>>): StorageBlock {
+export function remote(basepath: string, settings: Readonly<Record<string, unknown>>): StorageBlock {
   return { slug: 'remote-file-system', data: { basepath, settings } }
 }
 
-async function makeContainer(name: string): Promise<void> {
+/** `endpoint` is the one that wants no token. */
+export async function makeGcsBucket(endpoint: string): Promise<string> {
+  const name = unique()
+  const answer = await fetch(`${endpoint}/storage/v1/b?project=rigel`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ name }),
+  })
+  if (!answer.ok) throw new Error(await answer.text())
+  return name
+}
+
+export async function makeContainer(name: string): Promise<void> {
   const { endpoint = '', account = '', key = '' } = storageServer('azure')
   const { HttpClient } = await import('../../src/storage/http.ts')
   const { openLogin } = await import('../../src/storage/azure-login.ts')
