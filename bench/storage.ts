@@ -41,6 +41,7 @@ const agentFlags = [
 // Nothing is removed before the end: an ext4 without a journal passes over every inode that was deleted in the last minutes, for
 // each file that it makes, and thousands of them cost more than the fetch.
 await using directory = await makeDirectory()
+await using places = new AsyncDisposableStack()
 let folders = 0
 const nextFolder = () => join(directory.path, String(folders++))
 console.log(describeMachine())
@@ -72,7 +73,7 @@ async function measureKinds(asked: readonly BenchKind[]): Promise<void> {
 }
 
 async function measureKind(kind: BenchKind): Promise<void> {
-  await using place = await kind.open()
+  const place = places.use(await kind.open())
   await fill(place)
   // Compiles what it loads, for those that are measured.
   await fetchByUs(place, undefined, { times: 1, atOnce: 1 })

@@ -6,7 +6,7 @@ import type { FetchLimits, Meter } from './context.ts'
 import { download } from './download.ts'
 import { withRetries } from './retry.ts'
 import { type PreviousTree, Reuse } from './reuse.ts'
-import type { Snapshot } from './snapshot.ts'
+import type { ArrivedValidators, Snapshot } from './snapshot.ts'
 import type { FileSource, Source, TreeSource } from './source.ts'
 import { StorageError } from './storage.ts'
 import { runTreeJob } from './tree-thread.ts'
@@ -26,6 +26,8 @@ export interface Build {
 export interface BuiltTree {
   readonly path: string
   readonly id: string
+  /** Of the sources whose validators come with the content. */
+  readonly arrived: ArrivedValidators
 }
 
 /** Rejects with a StorageError, a TransientError that stayed, a ChangedError, a system error, or the signal's reason. */
@@ -33,19 +35,18 @@ export async function buildTree(build: Build, signal: AbortSignal): Promise<Buil
   const path = join(build.staging, 'tree')
   await mkdir(path, { mode: 0o700 })
   const { source } = build
-  const id = await (source.kind === 'files'
+  return source.kind === 'files'
     ? fromFiles(build, source, path, signal)
-    : fromTree(build, source, path, signal))
-  return { path, id }
+    : { path, id: await fromTree(build, source, path, signal), arrived: new Map() }
 }
 
-async function fromFiles(build: Build, source: FileSource, path: string, signal: AbortSignal): Promise<string> {
+async function fromFiles(build: Build, source: FileSource, path: string, signal: AbortSignal): Promise<BuiltTree> {
   const { snapshot, limits, meter } = build
   await using reuse = await Reuse.open(build.previous)
   await using writer = await TreeWriter.open(path)
   meter.expected += snapshot.entries.filter(entry => entry.kind === 'file').length
-  await download({ source, entries: snapshot.entries, writer, reuse, limits, meter }, signal)
-  return writer.finish()
+  const arrived = await download({ source, entries: snapshot.entries, writer, reuse, limits, meter }, signal)
+  return { path, id: await writer.finish(), arrived }
 }
 
 async function fromTree(build: Build, source: TreeSource, path: string, signal: AbortSignal): Promise<string> {

@@ -15,7 +15,7 @@ import { CacheError, isCacheTrouble, isDiskFull } from './cache-trouble.ts'
 import type { CacheLimits, FetchLimits, Meter } from './context.ts'
 import { withRetries } from './retry.ts'
 import { SharedWork } from './shared-work.ts'
-import { knownFiles, type Snapshot, takeSnapshot } from './snapshot.ts'
+import { completeSnapshot, isComplete, knownFiles, type Snapshot, takeSnapshot } from './snapshot.ts'
 import { ChangedError, type Entry, type KnownFiles, type Source } from './source.ts'
 import { StorageError } from './storage.ts'
 import { runTreeJob } from './tree-thread.ts'
@@ -127,19 +127,24 @@ export class Cache {
   async #refreshOnce(refresh: Refresh, signal: AbortSignal): Promise<Refreshed> {
     const { name, source, options, trustsSigns } = refresh
     const known = trustsSigns ? () => this.#knownFiles(name) : undefined
-    const snapshot = await withRetries(() => takeSnapshot(source, options.limits, signal, known), signal)
+    const look = () => withRetries(() => takeSnapshot(source, options.limits, signal, known), signal)
+    const snapshot = await look()
     const unchanged = await this.#findUnchanged(name, snapshot)
     if (unchanged !== undefined) return { id: unchanged, fromCache: true }
     await using claim = await this.folder.claim(name, signal)
     // While we waited another process may have fetched it.
-    const fetched = await this.#findUnchanged(name, snapshot)
+    const isEnough = isComplete(snapshot) || !(await this.folder.readReference(name))
+    const latest = isEnough ? snapshot : await look()
+    const fetched = await this.#findUnchanged(name, latest)
     if (fetched !== undefined) return { id: fetched, fromCache: true }
     await this.folder.sweep()
-    return { id: await this.#fetch({ ...refresh, snapshot, staging: claim.staging }, signal), fromCache: false }
+    return { id: await this.#fetch({ ...refresh, snapshot: latest, staging: claim.staging }, signal), fromCache: false }
   }
 
-  async #knownFiles(name: string): Promise<KnownFiles> {
-    const { validators = {}, signs = {} } = (await this.folder.readReference(name)) ?? {}
+  async #knownFiles(name: string): Promise<KnownFiles | undefined> {
+    const reference = await this.folder.readReference(name)
+    if (!reference) return undefined
+    const { validators, signs } = reference
     return new Map(
       Object.entries(signs).flatMap(([path, sign]) => {
         const validator = validators[path]
@@ -183,7 +188,7 @@ export class Cache {
       return buildTree(build, signal)
     })
     await this.folder.publish(tree.path, tree.id)
-    await this.folder.writeReference(name, makeReference(source, snapshot, tree))
+    await this.folder.writeReference(name, makeReference(source, completeSnapshot(snapshot, tree.arrived), tree))
     await pruneCache(this.folder, options.cacheLimits, new Set([tree.id]))
     return tree.id
   }

@@ -8,6 +8,7 @@ import type { FetchLimits, Meter } from './context.ts'
 import { defaultFileMode, defaultFolderMode, largeBytes } from './manifest.ts'
 import { pauseBeforeRetry } from './retry.ts'
 import type { Reuse } from './reuse.ts'
+import type { ArrivedValidator, ArrivedValidators } from './snapshot.ts'
 import type { Content, Entry, FileEntry, FileSource } from './source.ts'
 import { ChangedError, TransientError } from './source.ts'
 import { StorageError } from './storage.ts'
@@ -25,10 +26,14 @@ export interface Download {
 interface Running extends Download {
   /** Bytes of all files that have arrived for the first time; what is sent again after a restart does not count. */
   readonly progress: { bytes: number }
+  readonly arrived: Map<string, ArrivedValidator>
 }
 
-/** Returns when everything is in the writer. Rejects with the first failure; then the writer's folder is of no use. */
-export async function download(task: Download, signal: AbortSignal): Promise<void> {
+/**
+ * Returns when everything is in the writer, with the validators that have come with the contents. Rejects with the first
+ * failure; then the writer's folder is of no use.
+ */
+export async function download(task: Download, signal: AbortSignal): Promise<ArrivedValidators> {
   const files: FileEntry[] = []
   for (const entry of task.entries) {
     if (entry.kind === 'file') files.push(entry)
@@ -36,32 +41,39 @@ export async function download(task: Download, signal: AbortSignal): Promise<voi
     else task.writer.addLink(entry.path, entry.target)
   }
   const queue = files.values()
-  const progress = { bytes: 0 }
+  const running = { ...task, progress: { bytes: 0 }, arrived: new Map<string, ArrivedValidator>() }
   const scope = new Scope(signal)
   for (let at = 0; at < Math.min(task.source.connections, files.length); at++) {
     scope.spawn(async signal => {
       // One iterator for all of them: each takes the next file.
-      for (const file of queue) await bring({ ...task, progress }, file, signal)
+      for (const file of queue) await bring(running, file, signal)
     })
   }
   await scope.join()
+  return running.arrived
 }
 
 async function bring(task: Running, file: FileEntry, signal: AbortSignal): Promise<void> {
   const known = await task.reuse.bytesOf(file)
   if (known) await task.writer.addSmall({ path: file.path, mode: file.mode ?? defaultFileMode }, known)
-  else await fetchFile(task, file, signal)
+  else task.arrived.set(file.path, await fetchFile(task, file, signal))
   task.meter.files += 1
 }
 
-async function fetchFile(task: Running, file: FileEntry, signal: AbortSignal): Promise<void> {
+async function fetchFile(task: Running, file: FileEntry, signal: AbortSignal): Promise<ArrivedValidator> {
   await using arriving = new ArrivingFile(task, file)
+  let said: ArrivedValidator = {}
   for (let attempt = 0; ; attempt++) {
     const before = task.progress.bytes
     try {
-      await arriving.receive(await task.source.open(file, arriving.size, signal))
+      // What it goes on with has to be of the file that it began with.
+      const validator = file.validatorComes ? said.validator : file.validator
+      const content = await task.source.open({ ...file, validator }, arriving.size, signal)
+      // The answer about a rest says less.
+      if (content.offset === 0) said = { validator: content.validator, sign: content.sign }
+      await arriving.receive(content)
       await arriving.finish()
-      return
+      return said
     } catch (error) {
       // Connections that are cut again and again still get there as long as each brings something, of whatever file: this one
       // may have had no turn yet on a connection that all share.

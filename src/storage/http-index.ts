@@ -80,6 +80,8 @@ class HttpFolder implements FileSource, Target {
   /** Encoded; with a slash on both ends. */
   readonly #top: string
   readonly #http: HttpClient
+  /** Of files that nobody has been asked about yet. */
+  readonly #said = new Map<string, Said>()
 
   constructor(place: HttpPlace, folder: string, context: StorageContext) {
     this.#place = place
@@ -94,13 +96,16 @@ class HttpFolder implements FileSource, Target {
     this.identity = ['http', place, folder]
   }
 
-  async *list(signal: AbortSignal, known?: () => Promise<KnownFiles>): AsyncGenerator<readonly Entry[]> {
-    const files = (await known?.()) ?? new Map()
+  async *list(signal: AbortSignal, known?: () => Promise<KnownFiles | undefined>): AsyncGenerator<readonly Entry[]> {
+    const files = known ? await known() : new Map()
     yield* walkFolders((path, signal) => this.#readFolder(path, files, signal), connections, signal)
   }
 
   async open(file: FileEntry, offset: number, signal: AbortSignal): Promise<Content> {
-    return readContent(file, offset, await this.#send('GET', file.ref, signal, openHeaders(file, offset)))
+    const response = await this.#send('GET', file.ref, signal, openHeaders(file, offset))
+    const said = file.validatorComes && this.#said.get(file.path)
+    const sign = said && isSettled(said, response) ? said.sign : undefined
+    return { ...(await readContent(file, offset, response)), sign }
   }
 
   read(path: string, signal: AbortSignal): Promise<Content> {
@@ -122,7 +127,7 @@ class HttpFolder implements FileSource, Target {
     return this.#http.send({ method, origin, path, headers: all }, signal)
   }
 
-  async #readFolder(path: string, known: KnownFiles, signal: AbortSignal): Promise<readonly Entry[]> {
+  async #readFolder(path: string, known: KnownFiles | undefined, signal: AbortSignal): Promise<readonly Entry[]> {
     const at = path === '' ? this.#top : `${this.#top}${path.split('/').map(encodeURIComponent).join('/')}/`
     const response = await this.#send('GET', at, signal, { 'cache-control': 'no-cache' })
     if (response.status !== 200) {
@@ -139,7 +144,11 @@ class HttpFolder implements FileSource, Target {
       const whole = path === '' ? below : `${path}/${below}`
       if (isFolder) return { kind: 'folder', path: whole }
       const exact = isMadeForUs(response) ? said : undefined
-      const before = known.get(whole)
+      if (exact && !known) {
+        this.#said.set(whole, exact)
+        return { kind: 'file', path: whole, size: exact.size, validator: undefined, validatorComes: true, ref }
+      }
+      const before = known?.get(whole)
       if (exact && before?.sign === exact.sign) return { kind: 'file', path: whole, size: exact.size, ...before, ref }
       return this.#describe(whole, ref, exact, signal)
     })

@@ -2,7 +2,7 @@
 
 import type { FetchLimits } from './context.ts'
 import { hashBytes } from './manifest.ts'
-import type { Entry, KnownFiles, Source } from './source.ts'
+import type { Content, Entry, KnownFiles, Source } from './source.ts'
 import { StorageError } from './storage.ts'
 import { TreeNames } from './tree-names.ts'
 
@@ -13,6 +13,11 @@ export interface Snapshot {
   readonly entries: readonly Entry[]
 }
 
+export type ArrivedValidator = Pick<Content, 'validator' | 'sign'>
+
+/** By path. */
+export type ArrivedValidators = ReadonlyMap<string, ArrivedValidator>
+
 /**
  * `known` is what the look before this one has found. Throws a StorageError for names that must not be written, for more than
  * the limits, and for nothing at all.
@@ -21,7 +26,7 @@ export async function takeSnapshot(
   source: Source,
   limits: FetchLimits,
   signal: AbortSignal,
-  known?: () => Promise<KnownFiles>,
+  known?: () => Promise<KnownFiles | undefined>,
 ): Promise<Snapshot> {
   if (source.kind === 'tree') return { validator: await source.revision(signal), entries: [] }
   const names = new TreeNames(limits)
@@ -33,6 +38,22 @@ export async function takeSnapshot(
     }
   }
   if (names.isEmpty) throw new StorageError('There is nothing below it')
+  return { validator: validatorOf(entries), entries }
+}
+
+/** False: some validators come with the content, so nobody can say yet whether anything has changed. */
+export function isComplete({ entries }: Snapshot): boolean {
+  return !entries.some(entry => entry.kind === 'file' && entry.validatorComes)
+}
+
+/** With the validators that have come. */
+export function completeSnapshot(snapshot: Snapshot, arrived: ArrivedValidators): Snapshot {
+  if (isComplete(snapshot)) return snapshot
+  const entries = snapshot.entries.map((entry): Entry => {
+    if (entry.kind !== 'file' || !entry.validatorComes) return entry
+    const { validator, sign } = arrived.get(entry.path) ?? {}
+    return { ...entry, validator, ...(sign === undefined ? {} : { sign }) }
+  })
   return { validator: validatorOf(entries), entries }
 }
 

@@ -57,9 +57,10 @@ export interface FileSource extends Identified {
   readonly connections: number
   /**
    * All entries below the folder, recursively, in pages and in any order. Nothing below it: no entries, not an error.
-   * `known` gives what an earlier look has found, for a listing that does not say enough by itself; by path.
+   * `known` gives what an earlier look has found, for a listing that does not say enough by itself; undefined when nothing has
+   * been fetched from here before: then validators may come with the content.
    */
-  list(signal: AbortSignal, known?: () => Promise<KnownFiles>): AsyncIterable<readonly Entry[]>
+  list(signal: AbortSignal, known?: () => Promise<KnownFiles | undefined>): AsyncIterable<readonly Entry[]>
   /**
    * Opens one file from `offset` on. Must fail with a ChangedError when the server can say that the file is not the listed
    * one any more (If-Match).
@@ -127,6 +128,8 @@ export interface FileEntry {
   readonly size: number | undefined
   /** Differs whenever the content may differ (ETag, time with size); undefined: the file is fetched each time. */
   readonly validator: string | undefined
+  /** Nobody has asked for it yet: it comes with the content. Only with a `size`. */
+  readonly validatorComes?: true
   /**
    * What the listing itself says of it, where that is not its validator but will do the next time: as long as the listing says
    * the same, the validator is the same.
@@ -138,7 +141,7 @@ export interface FileEntry {
   readonly ref: string
 }
 
-/** Of files whose listing had a sign. */
+/** By path, of files whose listing had a sign. */
 export type KnownFiles = ReadonlyMap<string, { readonly validator: string; readonly sign: string }>
 
 export interface FolderEntry {
@@ -159,8 +162,10 @@ export interface Content {
   readonly offset: number
   /** May be used once. Fails when the connection is cut. */
   readonly stream: AsyncIterable<Uint8Array>
-  /** Names this state of the file where the server says it along with the content; for archives, which are one file. */
+  /** Names this state of the file where the server says it along with the content; for `validatorComes`, and for archives. */
   readonly validator?: string | undefined
+  /** As in the entry, for `validatorComes`. */
+  readonly sign?: string | undefined
   /** The whole of it at once, if the driver can do that cheaper than by the stream; used for small files. */
   readonly bytes?: () => Promise<Uint8Array>
 }

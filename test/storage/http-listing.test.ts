@@ -4,12 +4,14 @@ import assert from 'node:assert/strict'
 import { mkdir, rm, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
-import { makeMeter } from '../../src/storage/context.ts'
+import { Cache } from '../../src/storage/cache.ts'
+import { defaultCacheLimits, defaultLimits, makeMeter } from '../../src/storage/context.ts'
 import { isSettled, readSaid } from '../../src/storage/http-listing.ts'
-import { openStorage } from '../../src/storage/registry.ts'
+import { openRemote, openStorage } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
+import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
 import { makeDataFolder } from './data-folder.ts'
 import { makeContext, readTree } from './support.ts'
@@ -26,21 +28,28 @@ async function openPlace() {
   const directory = await makeDirectory()
   const cacheDir = join(directory.path, 'cache')
   let serial = 0
+  const makeTarget = async (name: string) => {
+    const to = join(directory.path, name)
+    await mkdir(to)
+    return to
+  }
+  const blockAt = (server: string) => ({
+    slug: 'remote-file-system',
+    data: { basepath: `${server}${folder.name}/flows`, settings: {} },
+  })
   return {
     cacheDir,
     async put(path: string, text: string, time: number) {
       await folder.put(path, text)
       await utimes(join(folder.path, 'flows', path), time / 1000, time / 1000)
     },
-    async fetch() {
-      const to = join(directory.path, String(serial++))
-      await mkdir(to)
+    block: blockAt(url),
+    makeTarget,
+    async fetch(at = url) {
+      const to = await makeTarget(String(serial++))
       const meter = makeMeter()
-      const block = {
-        slug: 'remote-file-system',
-        data: { basepath: `${url}${folder.name}/flows`, settings: {} },
-      }
-      await (await openStorage(block, makeContext({ cacheDir, meter }))).getDirectory(undefined, to, signal)
+      const storage = await openStorage(blockAt(at), makeContext({ cacheDir, meter }))
+      await storage.getDirectory(undefined, to, signal)
       return { tree: await readTree(to), requests: meter.requests, files: meter.files }
     },
     async [Symbol.asyncDispose]() {
@@ -54,7 +63,8 @@ test('files that are older than a day cost one page of links when nothing has ch
   await using place = await openPlace()
   for (const name of ['a.py', 'b c.py', 'ünï.py']) await place.put(name, name, longAgo)
   const first = await place.fetch()
-  assert.equal(first.requests, 7)
+  // The page, and each file once: who has nothing need not ask what has changed.
+  assert.equal(first.requests, 4)
   assert.deepEqual(await place.fetch(), { tree: first.tree, requests: 1, files: 0 })
   assert.deepEqual(await place.fetch(), { tree: first.tree, requests: 1, files: 0 })
 })
@@ -112,6 +122,48 @@ test(
     assert.deepEqual((await place.fetch()).tree, { 'a.py': 'new' })
   },
 )
+
+test('two agents that have nothing fetch each file once', needs('http'), async () => {
+  await using place = await openPlace()
+  const names = Array.from({ length: 60 }, (_, at) => `${at}.py`)
+  for (const name of names) await place.put(name, name, longAgo)
+  const meters = [makeMeter(), makeMeter()]
+  const fetches = meters.map(async (meter, at) => {
+    const to = await place.makeTarget(`agent-${at}`)
+    // As in a process of its own: it shares the folder and nothing else.
+    const cache = await Cache.open(place.cacheDir)
+    const remote = await openRemote(place.block, makeContext({ meter }))
+    const options = { limits: defaultLimits, cacheLimits: defaultCacheLimits, meter, logger: undefined }
+    await cache.fill(() => remote.folder(undefined), to, options, signal)
+    assert.equal(Object.keys(await readTree(to)).length, names.length)
+  })
+  await Promise.all(fetches)
+  assert.deepEqual(
+    meters.map(({ files }) => files).toSorted((a, b) => a - b),
+    [0, 60],
+  )
+  assert.equal((await place.fetch()).requests, 1)
+})
+
+test('a file that is replaced while it breaks off is not put together from both', needs('http'), async () => {
+  const { url = '' } = storageServer('http')
+  await using place = await openPlace()
+  const size = 3_000_000
+  await place.put('large.bin', 'a'.repeat(size), longAgo)
+  let replacing: Promise<void> | undefined
+  await using proxy = await startTcpProxy({
+    host: '127.0.0.1',
+    port: Number(new URL(url).port),
+    cut({ bytesBefore }) {
+      if (replacing || bytesBefore < 1_000_000) return undefined
+      replacing = place.put('large.bin', 'b'.repeat(size), Date.now())
+      return 0
+    },
+  })
+  const { tree } = await place.fetch(`http://127.0.0.1:${proxy.port}/`)
+  assert.ok(replacing)
+  assert.ok(tree['large.bin'] === 'b'.repeat(size))
+})
 
 test('a page that is a file of its own is not believed', needs('http'), async () => {
   await using place = await openPlace()
