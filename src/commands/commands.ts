@@ -112,8 +112,12 @@ export const commands: readonly CommandRow[] = [
     path: 'deployment apply',
     args: '<files...>',
     doc: 'Create or update the deployments of YAML files.',
-    settings: api,
-    run: async (context, call) => (await import('./deployment.ts')).applyDeployments(context, call),
+    options: [
+      { flags: '--upload', doc: 'Upload the current directory to the storage block of each.' },
+      { flags: '-l, --limit <number>', doc: 'Limit of runs at once of their work queues; they are made when missing.' },
+    ],
+    settings: [...api, 'paths', 'storage'],
+    run: async (context, call) => (await import('./deployment-apply.ts')).applyDeployments(context, call),
   },
   {
     path: 'deployment build',

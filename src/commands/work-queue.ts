@@ -44,14 +44,17 @@ export async function createQueue(context: Context, call: Call): Promise<void> {
 /** Makes the queue when it is missing. Throws a UserError for a queue that is not for agents. */
 export async function limitQueue(
   client: PrefectClient,
-  { name, pool }: { readonly name: string | null; readonly pool: string | null },
+  { name, pool }: { readonly name?: string | null | undefined; readonly pool?: string | null | undefined },
   limit: number,
   signal: AbortSignal,
 ): Promise<void> {
-  if (name === null || (pool !== null && pool !== AGENT_POOL)) {
-    throw new UserError(`--limit sets the limit of an agent's queue, but this deployment goes to pool "${pool}".`, {
-      hint: '`prefect work-pool` and `prefect work-queue` set limits there.',
-    })
+  if (!name || (pool && pool !== AGENT_POOL)) {
+    throw new UserError(
+      `--limit sets the limit of an agent's queue, but this deployment has ${pool ? `the pool "${pool}"` : 'no queue'}.`,
+      {
+        hint: '`prefect work-pool` and `prefect work-queue` set limits there.',
+      },
+    )
   }
   const queue = await client.readWorkQueueByName(name, signal)
   if (queue) await client.updateWorkQueue(queue.id, { concurrency_limit: limit }, signal)

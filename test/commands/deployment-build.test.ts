@@ -163,6 +163,61 @@ test('without a Python that has Prefect a warning says so, and names are taken a
   assert.deepEqual([file.flow_name, file.entrypoint, file.path], ['say-hello', 'flow.py:say_hello', scene.source])
 })
 
+test('what is built again keeps what the server has, an infrastructure of its own with its secrets', async () => {
+  await using server = await openServer('embedded')
+  await using scene = await makeScene({ PREFECT_API_URL: server.apiUrl })
+  const signal = new AbortController().signal
+  const read = async () => {
+    const found = await server.client.readDeploymentByName('job', 'x', signal)
+    assert.ok(found?.infrastructure_document_id)
+    const { infrastructure_document_id: id, work_queue_name: queue, description, parameters, tags } = found
+    const schedules = found.schedules?.map(schedule => v.parse(v.object({ schedule: v.unknown() }), schedule).schedule)
+    const block = await server.client.readBlockDocument(id, signal)
+    return { id, queue, description, parameters, tags, schedules, env: block?.data?.env }
+  }
+  const build = async (...args: string[]) => {
+    const { code, stdout, stderr } = await scene.rigel('sh job.sh', '--flow-name', 'job', '-n', 'x', ...args)
+    assert.equal(code, 0, stderr)
+    return stdout
+  }
+  const facts = ['-q', 'q1', '-d', 'Told', '-t', 'a', '--param', 'n=1', '--cron', '0 6 * * *', '-i', 'docker-container']
+  await build(...facts)
+  const file = await scene.read('job-deployment.yaml')
+  await writeFile(join(scene.source, 'own.yaml'), file.replace('  env: {}', '  env: {API_TOKEN: hush-hush}'))
+  const apply = (...args: string[]) => runCli(['deployment', 'apply', ...args], { env: scene.env, cwd: scene.source })
+  assert.equal((await apply('own.yaml')).code, 0)
+  const before = await read()
+  assert.deepEqual([before.env, before.tags], [{ API_TOKEN: 'hush-hush' }, ['a']])
+
+  assert.match(await build('--apply'), /what was not said this time is as on the server/)
+  assert.deepEqual(await read(), before)
+  assert.doesNotMatch(await scene.read('job-deployment.yaml'), /hush-hush/)
+  await build('--apply', '-t', 'b', '--no-schedule')
+  assert.deepEqual(await read(), { ...before, tags: ['b'], schedules: [] })
+
+  const id = before.id
+  await server.client.deleteBlockDocument(id, signal)
+  const { code, stderr } = await apply('job-deployment.yaml')
+  assert.equal(code, 1)
+  assert.match(stderr, new RegExp(`There is no infrastructure block "${id}" on the server`))
+})
+
+test('apply uploads the current directory and limits the queue when it is told to', async () => {
+  await using server = await openServer('embedded')
+  await using scene = await makeScene({ PREFECT_API_URL: server.apiUrl })
+  const basepath = join(scene.source, '..', 'shared')
+  const create = ['block', 'create', 'local-file-system', '--name', 'mine', '--basepath', basepath]
+  assert.equal((await runCli(create, { env: scene.env, cwd: scene.source })).code, 0)
+  const built = ['sh job.sh', '-n', 'x', '-q', 'q1', '-sb', 'local-file-system/mine/apps', '--skip-upload', '-o', 'job']
+  assert.equal((await scene.rigel(...built)).code, 0)
+  const flags = ['job.yaml', '--upload', '-l', '2']
+  const { code, stderr } = await runCli(['deployment', 'apply', ...flags], { env: scene.env, cwd: scene.source })
+  assert.equal(code, 0, stderr)
+  assert.equal(await readFile(join(basepath, 'apps', 'flow.py'), 'utf8'), flow)
+  const queue = await server.client.readWorkQueueByName('q1', new AbortController().signal)
+  assert.equal(queue?.concurrency_limit, 2)
+})
+
 test('an interval counts from a moment that is written down', async () => {
   await using scene = await makeScene()
   for (const [anchor, written] of [
