@@ -1,4 +1,4 @@
-// An FTP server behind a proxy that can cut its data connections: the server names a port for each of them, and the proxy names one
+// An FTP server behind a proxy that can do to its data connections what tcp-proxy.ts can: the server names a port for each of them, and the proxy names one
 // of its own instead.
 
 import assert from 'node:assert/strict'
@@ -14,9 +14,9 @@ export interface FtpProxy extends AsyncDisposable {
 }
 
 /** Only for a server that answers EPSV, without TLS: with it nobody between could read the port. */
-export async function startFtpProxy({ host, port, cut }: TcpProxyOptions): Promise<FtpProxy> {
+export async function startFtpProxy({ host, port, ...data }: TcpProxyOptions): Promise<FtpProxy> {
   const sockets = new Set<Socket>()
-  const data: TcpProxy[] = []
+  const proxies: TcpProxy[] = []
   const keep = (socket: Socket) => {
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
@@ -39,8 +39,8 @@ export async function startFtpProxy({ host, port, cut }: TcpProxyOptions): Promi
     }
   }
   async function open(line: string, named: number): Promise<string> {
-    const proxy = await startTcpProxy({ host, port: named, ...(cut ? { cut } : {}) })
-    data.push(proxy)
+    const proxy = await startTcpProxy({ host, port: named, ...data })
+    proxies.push(proxy)
     return line.replace(`|${named}|`, `|${proxy.port}|`)
   }
   server.listen(0, '127.0.0.1')
@@ -50,13 +50,13 @@ export async function startFtpProxy({ host, port, cut }: TcpProxyOptions): Promi
   return {
     port: address.port,
     get transfers() {
-      return data.length
+      return proxies.length
     },
     async [Symbol.asyncDispose]() {
       server.close()
       for (const socket of sockets) socket.destroy()
       await once(server, 'close')
-      for (const proxy of data) await proxy[Symbol.asyncDispose]()
+      for (const proxy of proxies) await proxy[Symbol.asyncDispose]()
     },
   }
 }

@@ -1,4 +1,4 @@
-// A TCP proxy in front of a real server: delays what the server says, or cuts connections in the middle of it.
+// A TCP proxy in front of a real server: delays what the server says, says something else, or cuts connections in the middle of it.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -9,6 +9,8 @@ export interface TcpProxyOptions {
   readonly port: number
   /** Milliseconds that each piece of an answer waits: a longer way to the server. */
   readonly delayMs?: number
+  /** Makes of each piece of an answer what the client gets. */
+  readonly change?: (piece: Buffer) => Buffer
   /** Called for each piece of an answer: how many bytes of it to let through before the connection is cut, or undefined. */
   readonly cut?: (piece: {
     readonly connection: number
@@ -51,7 +53,8 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy>
     })
     upstream.on('drain', () => client.resume())
     client.on('end', () => upstream.end())
-    upstream.on('data', piece => {
+    upstream.on('data', said => {
+      const piece = options.change?.(said) ?? said
       const allowed = options.cut?.({ connection, bytesBefore, length: piece.length })
       bytesBefore += piece.length
       seen.bytes += allowed ?? piece.length
