@@ -6,6 +6,7 @@ import { parseJson } from './bearer-token.ts'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
 import { type GcsLogin, type GetToken, openGcsLogin } from './gcs-login.ts'
+import { type GcsUpload, uploadResumably } from './gcs-upload.ts'
 import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
 import { refusal } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
@@ -21,6 +22,7 @@ import {
   type Upload,
 } from './source.ts'
 import { StorageError } from './storage.ts'
+import { defaultPartRule, type PartRule, splitIntoParts } from './upload-parts.ts'
 
 const connections = 64
 
@@ -66,9 +68,10 @@ export function splitGcsPath(path: string): { readonly bucket: string; readonly 
   return { bucket, base: rest.join('/') }
 }
 
-export function openGcsBucket(settings: GcsSettings, context: StorageContext): Remote {
+export function openGcsBucket(settings: GcsSettings, context: StorageContext, partRule = defaultPartRule): Remote {
   if (settings.bucket === '') throw new StorageError('No bucket is named')
-  const open = (path: string | undefined) => new GcsFolder(settings, joinBelow(settings.base, path), context)
+  const open = (path: string | undefined) =>
+    new GcsFolder({ ...settings, base: joinBelow(settings.base, path) }, context, partRule)
   return { folder: open, target: open }
 }
 
@@ -97,22 +100,25 @@ class GcsFolder implements FileSource, Target {
   readonly identity: readonly unknown[]
   readonly #settings: GcsSettings
   readonly #folder: string
+  readonly #partRule: PartRule
   readonly #origin: string
   readonly #http: HttpClient
   readonly #getToken: GetToken
 
-  constructor(settings: GcsSettings, folder: string, context: StorageContext) {
+  /** `base` of the settings is the folder itself. */
+  constructor(settings: GcsSettings, context: StorageContext, partRule: PartRule) {
     const emulator = settings.endpoint ?? context.environment.STORAGE_EMULATOR_HOST
     this.#settings = settings
-    this.#folder = folder
+    this.#folder = settings.base
+    this.#partRule = partRule
     this.#origin = emulator
       ? new URL(emulator.includes('://') ? emulator : `http://${emulator}`).origin
       : 'https://storage.googleapis.com'
     this.#http = new HttpClient({ connections }, context)
     this.#getToken = openGcsLogin(settings.login, this.#http, context)
-    this.place = `gs://${settings.bucket}/${folder}${emulator ? ` at ${this.#origin}` : ''}`
+    this.place = `gs://${settings.bucket}/${settings.base}${emulator ? ` at ${this.#origin}` : ''}`
     this.credentials = settings.login.kind
-    this.identity = ['gcs', settings, this.#origin, folder]
+    this.identity = ['gcs', settings, this.#origin]
   }
 
   async *list(signal: AbortSignal): AsyncGenerator<readonly Entry[]> {
@@ -158,11 +164,18 @@ class GcsFolder implements FileSource, Target {
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
-    const query = `uploadType=media&fields=name&name=${encodeURIComponent(this.#nameOf(path))}`
+    const address = `/upload${this.#objects()}?fields=size&name=${encodeURIComponent(this.#nameOf(path))}&uploadType=`
+    const send: GcsUpload['send'] = (request, signal) => this.#send(request, signal)
+    const refused: GcsUpload['refuse'] = response => refuse(`Writing "${path}"`, response)
+    const [piece] = splitIntoParts(upload.size, this.#partRule) ?? []
+    if (piece) {
+      const task = { upload, beginning: `${address}resumable`, pieceBytes: piece.size, send, refuse: refused }
+      return uploadResumably(task, signal)
+    }
     const headers = { 'content-type': 'application/octet-stream', 'content-length': String(upload.size) }
-    const request = { method: 'POST', path: `/upload${this.#objects()}?${query}`, headers, body: await upload.open() }
-    const response = await this.#send(request, signal)
-    if (response.status !== 200) throw await refuse(`Writing "${path}"`, response)
+    const request = { method: 'POST', path: `${address}media`, headers, body: await upload.open() }
+    const response = await send(request, signal)
+    if (response.status !== 200) throw await refused(response)
     await response.body.bytes()
   }
 

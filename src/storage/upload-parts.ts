@@ -1,4 +1,4 @@
-// Large files go up in parts, on the storages that refuse them in one piece: the rule, and the loop. Each part is sent again
+// Large files go up in parts, on the storages that have it: the rule, and the loop. Each part is sent again
 // by itself after a cut, and is read from the disk as it is sent, so that memory does not grow with the file.
 
 import { Scope } from '../async/scope.ts'
@@ -8,7 +8,8 @@ import type { Part, Upload } from './source.ts'
 
 /**
  * In bytes. What is refused in one piece, by their own documentation: S3 above 5 GiB, Azure above 5,000 MiB (Put Blob since
- * 2019-12-12). Google takes the largest object that there is, 5 TiB, in one request.
+ * 2019-12-12). Google takes its largest object, 5 TiB, in one request, but all of it again after a cut; its parts are
+ * multiples of 256 KiB.
  * Most parts of one file: S3 10,000, Azure 50,000; smallest part of S3 that is not the last: 5 MiB.
  */
 export interface PartRule {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import test from 'node:test'
 import { openContainer } from '../../src/storage/azure.ts'
 import { readAccount } from '../../src/storage/azure-settings.ts'
+import { openGcsBucket } from '../../src/storage/gcs.ts'
 import { openBucket } from '../../src/storage/s3.ts'
 import { S3Client } from '../../src/storage/s3-client.ts'
 import type { Remote } from '../../src/storage/source.ts'
@@ -14,6 +15,7 @@ import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { startTcpProxy, type TcpProxyOptions } from '../support/tcp-proxy.ts'
 import { connectionString, openAzurePlace } from './azure-server.ts'
+import { type GcsPlace, openGcsPlace } from './gcs-server.ts'
 import { makeBucket } from './s3-server.ts'
 import { makeContext } from './support.ts'
 
@@ -158,4 +160,61 @@ test('Azure: a large file goes up in blocks, and one that breaks off leaves the 
   cut = false
   await open(connectionOf).putDirectory(directory.path, undefined, undefined, signal)
   assert.ok((await readFile(join(directory.path, 'large.bin'))).equals(await read()))
+})
+
+test('GCS: a large file goes up in pieces, and one that breaks off leaves the old object', needs('gcs'), async () => {
+  let cutsAfter = Number.POSITIVE_INFINITY
+  let cuts = 0
+  let maxCuts = 2
+  let sent = 0
+  const unused = { slug: 'gcs', data: {} }
+  let at: GcsPlace | undefined
+  await using place = await openGcsPlace(false, found => {
+    at = found
+    return unused
+  })
+  place.block()
+  assert(at)
+  const { bucket, endpoint } = at
+  await using proxy = await startTcpProxy({
+    ...place.address,
+    cutRequest({ bytesBefore, length }) {
+      sent += length
+      return bytesBefore > cutsAfter && cuts++ < maxCuts
+    },
+  })
+  const open = (address: string) => {
+    const settings = {
+      bucket,
+      base: 'flows',
+      endpoint: address,
+      folderMarkers: true,
+      login: { kind: 'anonymous' as const },
+    }
+    return storageAt(openGcsBucket(settings, makeContext(), rule))
+  }
+  const read = async () => Buffer.from(await open(endpoint).readPath('large.bin', signal))
+  const proxied = `http://127.0.0.1:${proxy.port}`
+  await using directory = await makeDirectory()
+  const write = (bytes: Uint8Array) => writeFile(join(directory.path, 'large.bin'), bytes)
+  const put = () => open(proxied).putDirectory(directory.path, undefined, undefined, signal)
+  await write(content)
+  await put()
+  assert.ok(content.equals(await read()))
+
+  // The second piece is cut twice, the first is not sent again.
+  const other = randomBytes(12 * MiB)
+  await write(other)
+  sent = 0
+  cutsAfter = 7 * MiB
+  await put()
+  assert.ok(other.equals(await read()))
+  assert.ok(cuts >= 1)
+  assert.ok(sent < other.length + 2 * rule.partBytes + MiB, `${sent} bytes were sent`)
+
+  cutsAfter = 2 * MiB
+  maxCuts = Number.POSITIVE_INFINITY
+  await write(content)
+  await assert.rejects(put(), { name: 'StorageError', message: /A part did not arrive/ })
+  assert.ok(other.equals(await read()))
 })
