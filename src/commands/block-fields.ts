@@ -75,9 +75,10 @@ function convert(value: string, name: string, { properties }: Json): unknown {
   }
 }
 
-/** Prefect 3 writes a text that may be missing as `anyOf` of a text and null. */
+/** Prefect 3 writes a text that may be missing as `anyOf` of a text and null, and its secrets as one of a text and anything. */
 function isText(property: unknown): boolean {
   if (!isTable(property)) return false
+  if (property.format === 'password') return true
   const kinds = Array.isArray(property.anyOf) ? property.anyOf : [property]
   const types = kinds.map(kind => (isTable(kind) ? kind.type : undefined)).filter(type => type !== 'null')
   return types.length > 0 && types.every(type => type === 'string')

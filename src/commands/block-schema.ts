@@ -12,10 +12,12 @@ export function checkBlock(slug: string, data: Json, schema: Json): void {
   refuseUnknownFields(slug, data, schema)
   // Pydantic's schemas use words of their own, and formats such as "password" that say nothing of the text.
   const ajv = new Ajv({ strict: false, validateFormats: false, allErrors: true })
-  const validate = ajv.compile(schema)
+  const validate = ajv.compile({ ...schema, definitions: completeDefinitions(schema) })
   // Prefect's optional fields may be null, though their schema does not say so.
   if (validate(withoutNulls(data))) return
-  const sentences = (validate.errors ?? []).filter(isTelling).map(describe)
+  const sentences = joinKinds(validate.errors ?? [])
+    .filter(isTelling)
+    .map(describe)
   throw new UserError(`Block of type "${slug}": ${[...new Set(sentences)].join('; ')}.`)
 }
 
@@ -33,6 +35,22 @@ function refuseUnknownFields(slug: string, data: Json, { properties }: Json): vo
 
 function withoutNulls(data: Json): Json {
   return Object.fromEntries(Object.entries(data).filter(([, value]) => value !== null))
+}
+
+/** Prefect 3 has definitions that its schemas speak of and do not hold (JsonValue): these take anything. */
+function completeDefinitions(schema: Json): Json {
+  const named = JSON.stringify(schema).matchAll(/"#\/definitions\/([^"/]+)"/g)
+  const open = Object.fromEntries([...named].map(([, name = '']) => [name, {}]))
+  return { ...open, ...(isTable(schema.definitions) ? schema.definitions : {}) }
+}
+
+/** A field that may be a number or null and is neither breaks three rules; the first says enough. */
+function joinKinds(errors: readonly ErrorObject[]): readonly ErrorObject[] {
+  const choices = new Set(errors.filter(({ keyword }) => keyword === 'anyOf').map(({ instancePath }) => instancePath))
+  return errors.filter(({ instancePath, keyword }, at) => {
+    if (!choices.has(instancePath)) return true
+    return keyword !== 'anyOf' && errors.findIndex(other => other.instancePath === instancePath) === at
+  })
 }
 
 /** What led to an error of a part says nothing beyond it. */

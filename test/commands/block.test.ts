@@ -164,6 +164,8 @@ test('a field is read as its schema says', async () => {
   assert.deepEqual(fields, { text: '8', port: 8, other: { a: [1] }, plain: 'x=y' })
   const optional = { properties: { text: { anyOf: [{ type: 'string' }, { type: 'null' }] } } }
   assert.deepEqual(await readFieldFlags(['text=8'], optional), { text: '8' })
+  const secret = { properties: { value: { anyOf: [{ type: 'string' }, {}], format: 'password' } } }
+  assert.deepEqual(await readFieldFlags(['value=8'], secret), { value: '8' })
   await assert.rejects(readFieldFlags(['a-b=1', 'a_b=2'], {}), { message: /"a_b" is given twice/ })
 })
 
@@ -178,6 +180,26 @@ test('null stands for a field that is not there, and no value is in an error', (
       return true
     },
   )
+})
+
+test('schemas of Prefect 3 are read: choices, and definitions that they do not hold', () => {
+  const schema = {
+    type: 'object',
+    properties: {
+      port: { anyOf: [{ type: 'integer' }, { type: 'null' }] },
+      value: { anyOf: [{ type: 'string', format: 'password' }, { $ref: '#/definitions/JsonValue' }] },
+      nested: { $ref: '#/definitions/Nested' },
+    },
+    definitions: { Nested: { type: 'object', properties: { n: { type: 'integer' } } } },
+  }
+  checkBlock('x', { port: 1, value: { any: ['thing'] }, nested: { n: 1 } }, schema)
+  checkBlock('x', { value: 'text' }, schema)
+  assert.throws(() => checkBlock('x', { port: 'many' }, schema), {
+    message: 'Block of type "x": field "port" must be integer.',
+  })
+  assert.throws(() => checkBlock('x', { nested: { n: 'many' } }, schema), {
+    message: /field "nested.n" must be integer/,
+  })
 })
 
 test('credentials in free tables and addresses are masked', () => {
