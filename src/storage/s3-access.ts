@@ -20,17 +20,22 @@ const defaultRegion = 'us-east-1'
 
 /** For people: the kind of credentials. */
 export function credentialsKind(settings: S3Settings): string {
-  const role = settings.assumeRole ? `, role ${settings.assumeRole}` : ''
   if (settings.anonymous) return 'anonymous'
-  if (settings.accessKeyId) return `access key${settings.sessionToken ? ' and session token' : ''} of the block${role}`
-  if (settings.profile) return `profile "${settings.profile}" of ~/.aws${role}`
-  return `credentials of this machine: environment, ~/.aws or role${role}`
+  if (settings.accessKeyId) return `access key${settings.sessionToken ? ' and session token' : ''} of the block`
+  if (settings.profile) return `profile "${settings.profile}" of ~/.aws`
+  return 'credentials of this machine: environment, ~/.aws or role'
 }
 
 export async function openAccess(settings: S3Settings, { environment }: StorageContext): Promise<S3Access> {
   const { accessKeyId, secretAccessKey, sessionToken } = settings
   if (Boolean(accessKeyId) !== Boolean(secretAccessKey)) {
     throw new StorageError(`Of the access key only ${accessKeyId ? 'the id' : 'the secret'} is given`)
+  }
+  if (settings.assumeRole) {
+    // With the keys alone somebody else would fetch than the block says.
+    throw new StorageError(
+      `The block's "assume_role_arn" cannot be used: name a profile of ~/.aws that has it as its "role_arn"`,
+    )
   }
   const endpoint = settings.endpoint ?? environment.AWS_ENDPOINT_URL_S3 ?? environment.AWS_ENDPOINT_URL
   const knownRegion =

@@ -116,6 +116,14 @@ test('an access key of which only one half is given is refused', async () => {
   })
 })
 
+test('a role that is to be assumed is refused, and not left out', async () => {
+  const credentials = { aws_access_key_id: 'A', aws_secret_access_key: 'S', assume_role_arn: 'arn:aws:iam::1:role/x' }
+  await assert.rejects(fetchBlock({ slug: 's3-bucket', data: { bucket_name: 'b', credentials } }), {
+    name: 'StorageError',
+    message: /"assume_role_arn" cannot be used: name a profile of ~\/\.aws/,
+  })
+})
+
 test('a missing field is named', async () => {
   await assert.rejects(fetchBlock({ slug: 's3', data: {} }), {
     message: 'Storage block of type "s3": field "bucket_path" is missing',
