@@ -183,7 +183,7 @@ exit $code
         const run = await this.readRun(id)
         return run.state_type !== null && types.includes(run.state_type) ? run : undefined
       },
-      { timeoutMs, everyMs: 100, what: `flow run ${id} to be ${types.join(' or ')}` },
+      { timeoutMs, everyMs: 250, what: `flow run ${id} to be ${types.join(' or ')}` },
     )
   }
 

@@ -5,11 +5,15 @@ import { setTimeout as delay } from 'node:timers/promises'
 export interface UntilOptions {
   /** How long to wait before failing; default 30 000 ms, generous because test machines are busy. */
   readonly timeoutMs?: number
-  /** Pause between two looks; default 20 ms. */
+  /** Pause between two looks, default 20 ms; longer where a look takes long, see below. */
   readonly everyMs?: number
   /** Ends the sentence "waited in vain for ..."; default the condition's own source. */
   readonly what?: string
 }
+
+/** A look at a real server costs it some 10 ms of processor time, which is taken from what is waited for. */
+const PAUSE_PER_LOOK = 5
+const MOST_PAUSE_MS = 500
 
 /**
  * Looks again and again until `condition` gives something other than undefined, null or false, and resolves to that.
@@ -21,7 +25,8 @@ export async function until<T>(
 ): Promise<NonNullable<Exclude<T, false>>> {
   const { timeoutMs = 30_000, everyMs = 20, what = condition.toString() } = options
   const deadline = performance.now() + timeoutMs
-  for (let last: unknown; ; await delay(everyMs)) {
+  for (let last: unknown; ; ) {
+    const start = performance.now()
     try {
       const value = await condition()
       if (isThere(value)) return value
@@ -29,7 +34,9 @@ export async function until<T>(
     } catch (error) {
       last = error
     }
-    if (performance.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`, { cause: last })
+    const now = performance.now()
+    if (now > deadline) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`, { cause: last })
+    await delay(Math.max(everyMs, Math.min(MOST_PAUSE_MS, PAUSE_PER_LOOK * (now - start))))
   }
 }
 
