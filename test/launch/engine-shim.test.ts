@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readFile, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
-import test, { after, before } from 'node:test'
+import test, { after, before, describe } from 'node:test'
 
 import * as v from 'valibot'
 
@@ -111,17 +111,22 @@ def main():
     Path(os.environ["TOLD"]).write_text("went on")
 `
 
-for (const which of ['prefect2', 'prefect3'] as const) {
-  const { skip } = needs(which)
-  let server: PrefectServer
-  if (!skip) {
-    before(async () => {
-      server = await startPrefectServer(which)
+// Both at once: of all files this one takes longest among the last to begin.
+describe('an engine that the shim starts', { concurrency: 2 }, () => {
+  for (const which of ['prefect2', 'prefect3'] as const) {
+    describe(`on ${which}`, { concurrency: 1 }, () => {
+      const { skip } = needs(which)
+      let server: PrefectServer
+      if (!skip) {
+        before(async () => {
+          server = await startPrefectServer(which)
+        })
+        after(async () => await server[Symbol.asyncDispose]())
+      }
+      testEngine(which, () => server)
     })
-    after(async () => await server[Symbol.asyncDispose]())
   }
-  testEngine(which, () => server)
-}
+})
 
 function testEngine(which: PrefectVersion, theServer: () => PrefectServer): void {
   /** Directories of one run: `workspace` with the fetched code, `storage` with what a download would bring, `cwd`. */
