@@ -12,7 +12,7 @@ import type { ContractPlace } from '../test/storage/contract.ts'
 import { makeDataFolder } from '../test/storage/data-folder.ts'
 import { type GcsPlace, openGcsPlace } from '../test/storage/gcs-server.ts'
 import { makeRepository } from '../test/storage/git-server.ts'
-import { makeBucket, openS3Place, type S3Place } from '../test/storage/s3-server.ts'
+import { makeBucket, openS3Place, type S3Place, s3BucketBlock } from '../test/storage/s3-server.ts'
 import { makeContext } from '../test/storage/support.ts'
 import { makeDirectory } from '../test/support/directory.ts'
 import { run } from '../test/support/run.ts'
@@ -37,19 +37,6 @@ export interface BenchKind {
   /** Empty, or filled already where files do not come one by one. */
   readonly open: () => Promise<BenchPlace>
 }
-
-const s3Bucket = (place: S3Place) => ({
-  slug: 's3-bucket',
-  data: {
-    bucket_name: place.bucket,
-    bucket_folder: 'flows',
-    credentials: {
-      minio_root_user: place.accessKeyId,
-      minio_root_password: place.secretAccessKey,
-      aws_client_parameters: { endpoint_url: place.endpoint },
-    },
-  },
-})
 
 const s3 = (place: S3Place) =>
   remote(`s3://${place.bucket}/flows`, {
@@ -153,7 +140,7 @@ function remote(basepath: string, settings: Readonly<Record<string, unknown>>) {
 
 export const kinds: readonly BenchKind[] = [
   { name: 's3', server: 's3', targets: [2, 2], open: () => openS3Place('s3', s3) },
-  { name: 's3-bucket', server: 's3', targets: [6, 6], open: () => openS3Place('s3', s3Bucket) },
+  { name: 's3-bucket', server: 's3', targets: [6, 6], open: () => openS3Place('s3', s3BucketBlock) },
   { name: 'azure', server: 'azure', targets: [3, 3], open: () => openAzurePlace(azure) },
   { name: 'gcs', server: 'gcs', targets: [3, 3], open: () => openGcsPlace(false, gcs) },
   { name: 'smb', server: 'smb', targets: [10, 6], open: openSmb },

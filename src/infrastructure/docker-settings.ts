@@ -4,6 +4,7 @@
 // Source of names, defaults and rules: prefect 2.20.25 infrastructure/container.py and blocks/core of docker-registry.
 
 import * as v from 'valibot'
+import { bool } from './block-values.ts'
 import { type CreateFields, readCreateFields } from './docker-create-fields.ts'
 import { InfrastructureError } from './infrastructure.ts'
 
@@ -36,17 +37,6 @@ export interface DockerSettings {
   readonly apiUrl: string | undefined
   readonly create: CreateFields
 }
-
-/** Pydantic, which reads these blocks in Prefect, takes the texts that `deployment build --override` leaves. */
-const bool = v.union([
-  v.boolean(),
-  v.pipe(
-    v.union([v.string(), v.number()]),
-    v.transform(value => String(value).toLowerCase()),
-    v.picklist(['true', 'false', '1', '0', 'yes', 'no', 'on', 'off']),
-    v.transform(text => ['true', '1', 'yes', 'on'].includes(text)),
-  ),
-])
 
 /** `128m` and the like, by powers of 1024; a bare number is bytes (docker-py's parse_bytes). */
 const bytes = v.pipe(

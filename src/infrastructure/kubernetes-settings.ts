@@ -6,6 +6,7 @@
 
 import type { Operation } from 'rfc6902'
 import * as v from 'valibot'
+import { bool } from './block-values.ts'
 import { InfrastructureError } from './infrastructure.ts'
 
 /** JSON of a manifest, as the user wrote it: fields that nobody here knows are passed on. */
@@ -47,16 +48,6 @@ export const baseManifest: Json = {
     },
   },
 }
-
-const bool = v.union([
-  v.boolean(),
-  v.pipe(
-    v.union([v.string(), v.number()]),
-    v.transform(value => String(value).toLowerCase()),
-    v.picklist(['true', 'false', '1', '0', 'yes', 'no', 'on', 'off']),
-    v.transform(text => ['true', '1', 'yes', 'on'].includes(text)),
-  ),
-])
 
 /** `deployment build --override` leaves texts, which pydantic takes for numbers. */
 const seconds = v.pipe(

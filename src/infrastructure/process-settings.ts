@@ -4,11 +4,12 @@
 // `command`, `env`, `labels` and `name` are resolved before a driver sees them; they come in the RunSpec.
 
 import * as v from 'valibot'
+import { bool } from './block-values.ts'
 import { InfrastructureError } from './infrastructure.ts'
 
 const schema = v.object({
   /** Ship output to the agent's own. Without it the output is kept for the explanation of the end only. */
-  stream_output: v.nullish(v.boolean(), true),
+  stream_output: v.nullish(bool, true),
   /** Current directory of the run, taken literally as Prefect does (no `~`). */
   working_dir: v.nullish(v.string(), null),
 })

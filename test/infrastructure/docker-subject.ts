@@ -1,35 +1,25 @@
 // What the tests of the Docker driver share: drivers on the test engine with a state of their own, and the engine itself
 // as the judge of what was started. Everything made here is gone when its owner's block ends.
 
-import { randomBytes, randomUUID } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readdir } from 'node:fs/promises'
 import process from 'node:process'
 import { createDockerInfrastructure, type DockerInfrastructure } from '../../src/infrastructure/docker.ts'
 import { parseHost } from '../../src/infrastructure/docker-endpoint.ts'
 import { DockerEngine } from '../../src/infrastructure/docker-engine.ts'
-import type { CleanupRules, RunSpec, Value } from '../../src/infrastructure/infrastructure.ts'
-import { createLogger, type Logger } from '../../src/logger.ts'
+import type { CleanupRules } from '../../src/infrastructure/infrastructure.ts'
 import type { Subject } from './contract.ts'
+import { makeRunSubject, type RunSubject } from './run-subject.ts'
 
 /** Only to be used where `needs('docker')` lets you. */
 export const dockerHost = process.env.RIGEL_TEST_DOCKER_HOST ?? ''
 export const busybox = 'rigel.test/busybox:1'
 export const unstopped = new AbortController().signal
 
-export interface DockerSubject extends Subject {
+export interface DockerSubject extends Subject, RunSubject {
   readonly infrastructure: DockerInfrastructure
   startAnew(environment?: Readonly<Record<string, string>>): DockerInfrastructure
-  /** A try of this subject's own agent to run `script` by `sh -c`. Its folder is made. */
-  spec(script: string, overrides?: Partial<RunSpec> & { words?: readonly Value[] }): Promise<RunSpec>
   /** The test engine, reached directly. */
   readonly engine: DockerEngine
-  readonly runsDirectory: string
-  /** First 8 hex digits of this subject's transition ids. */
-  readonly agentPrefix: string
-  /** What the drivers have logged, as JSON lines. */
-  readonly log: string[]
 }
 
 export interface SubjectOptions {
@@ -47,19 +37,10 @@ export interface SubjectOptions {
 }
 
 export async function makeDockerSubject(options: SubjectOptions = {}): Promise<DockerSubject> {
-  const stateDirectory = await mkdtemp(join(tmpdir(), 'rigel-docker-'))
-  const runsDirectory = join(stateDirectory, 'runs')
-  await mkdir(runsDirectory)
+  const base = await makeRunSubject({ image: busybox, ...options.settings }, options.agentPrefix)
+  const { runsDirectory, agentPrefix, logger } = base
   const engine = new DockerEngine(parseHost(options.host ?? dockerHost, undefined), undefined)
-  const agentPrefix = options.agentPrefix ?? randomBytes(4).toString('hex')
-  const log: string[] = []
-  const logger: Logger = createLogger({
-    level: 'DEBUG',
-    pretty: false,
-    destination: { write: line => void log.push(line) },
-  })
   const drivers: DockerInfrastructure[] = []
-  const settings = { image: busybox, ...options.settings }
   const make = (environment = options.environment ?? { DOCKER_HOST: dockerHost }) => {
     const stall = options.pullStallSeconds === undefined ? {} : { pullStallSeconds: options.pullStallSeconds }
     // No home: logins and contexts of the person who runs the tests are none of our business.
@@ -75,43 +56,16 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
     drivers.push(driver)
     return driver
   }
-  const infrastructure = make()
-  const prepare = async (flowRunId: string) => {
-    await mkdir(join(runsDirectory, flowRunId), { mode: 0o700 })
-  }
   return {
-    infrastructure,
+    ...base,
+    infrastructure: make(),
     startAnew: make,
-    prepare,
-    settings,
     engine,
-    runsDirectory,
-    agentPrefix,
-    log,
-    spec: async (script, { words = [], ...overrides } = {}) => {
-      const transitionId = agentPrefix + randomUUID().slice(8)
-      const flowRunId = randomUUID()
-      await prepare(flowRunId)
-      return {
-        flowRunId,
-        transitionId,
-        attempt: transitionId.slice(-8),
-        name: 'test run',
-        command: ['sh', '-c', script, 'sh', ...words],
-        env: {},
-        unsetEnv: [],
-        labels: {},
-        workspace: undefined,
-        files: {},
-        ...overrides,
-        settings: { ...settings, ...overrides.settings },
-      }
-    },
     [Symbol.asyncDispose]: async () => {
       await removeContainers(engine, await readdir(runsDirectory), agentPrefix)
       for (const driver of drivers) await driver[Symbol.asyncDispose]()
       await engine[Symbol.asyncDispose]()
-      await rm(stateDirectory, { recursive: true, force: true })
+      await base[Symbol.asyncDispose]()
     },
   }
 }

@@ -92,13 +92,16 @@ function refuse(): never {
   throw new Error('no room')
 }
 
-test('with stream_output false nothing is shipped, and the last lines are still told', async () => {
-  await using subject = await makeProcessSubject()
-  const { lines, exit } = await tell(subject, 'seq 100; exit 1', { settings: { stream_output: false } })
-  assert.deepEqual(lines, [])
-  assert.deepEqual(exit.outputTail.slice(-2), ['99', '100'])
-  assert.equal(exit.outputTail.length, 20)
-})
+// As `deployment build --override` leaves it, too.
+for (const off of [false, 'false']) {
+  test(`with stream_output ${JSON.stringify(off)} nothing is shipped, and the last lines are still told`, async () => {
+    await using subject = await makeProcessSubject()
+    const { lines, exit } = await tell(subject, 'seq 100; exit 1', { settings: { stream_output: off } })
+    assert.deepEqual(lines, [])
+    assert.deepEqual(exit.outputTail.slice(-2), ['99', '100'])
+    assert.equal(exit.outputTail.length, 20)
+  })
+}
 
 /** Writes numbered lines until it is told to end, more than any cap below. */
 const TALK =

@@ -13,7 +13,7 @@ import { startTcpProxy, type TcpProxyOptions } from '../support/tcp-proxy.ts'
 import { connectionString, openAzurePlace } from './azure-server.ts'
 import type { ContractPlace } from './contract.ts'
 import { openGcsPlace } from './gcs-server.ts'
-import { openS3Place } from './s3-server.ts'
+import { openS3Place, s3BucketBlock } from './s3-server.ts'
 import { makeContext, readTree } from './support.ts'
 
 const never = new AbortController().signal
@@ -22,19 +22,7 @@ const megabyte = 2 ** 20
 const storages: readonly { readonly server: Requirement; readonly open: () => Promise<ContractPlace> }[] = [
   {
     server: 's3',
-    open: () =>
-      openS3Place('s3', place => ({
-        slug: 's3-bucket',
-        data: {
-          bucket_name: place.bucket,
-          bucket_folder: 'flows',
-          credentials: {
-            minio_root_user: place.accessKeyId,
-            minio_root_password: place.secretAccessKey,
-            aws_client_parameters: { endpoint_url: place.endpoint },
-          },
-        },
-      })),
+    open: () => openS3Place('s3', s3BucketBlock),
   },
   {
     server: 'azure',

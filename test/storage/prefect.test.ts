@@ -9,7 +9,7 @@ import type { ContractPlace } from './contract.ts'
 import { unfetchable } from './differences.ts'
 import { openGcsPlace } from './gcs-server.ts'
 import { compare } from './prefect-compare.ts'
-import { openS3Place } from './s3-server.ts'
+import { openS3Place, s3BucketBlock } from './s3-server.ts'
 import { writeTree } from './support.ts'
 
 const files: Readonly<Record<string, string | Uint8Array>> = {
@@ -56,19 +56,7 @@ const comparisons: readonly Comparison[] = [
   {
     block: 's3-bucket',
     server: 's3',
-    open: () =>
-      openS3Place('s3', place => ({
-        slug: 's3-bucket',
-        data: {
-          bucket_name: place.bucket,
-          bucket_folder: 'flows',
-          credentials: {
-            minio_root_user: place.accessKeyId,
-            minio_root_password: place.secretAccessKey,
-            aws_client_parameters: { endpoint_url: place.endpoint },
-          },
-        },
-      })),
+    open: () => openS3Place('s3', s3BucketBlock),
   },
   {
     block: 'azure',

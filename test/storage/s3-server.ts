@@ -38,6 +38,16 @@ export async function makeBucket(server: 's3' | 's3any'): Promise<S3Place & Asyn
   return { bucket, endpoint, accessKeyId, secretAccessKey, put: send, [Symbol.asyncDispose]: () => client.close() }
 }
 
+/** A block of Prefect's `s3-bucket` type that names the folder `flows` of this bucket. */
+export function s3BucketBlock({ bucket, endpoint, accessKeyId, secretAccessKey }: S3Place): StorageBlock {
+  const credentials = {
+    minio_root_user: accessKeyId,
+    minio_root_password: secretAccessKey,
+    aws_client_parameters: { endpoint_url: endpoint },
+  }
+  return { slug: 's3-bucket', data: { bucket_name: bucket, bucket_folder: 'flows', credentials } }
+}
+
 /** The place of a contract: how a block of some type names this bucket is said by `blockOf`. */
 export async function openS3Place(
   server: 's3' | 's3any',

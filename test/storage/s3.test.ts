@@ -7,23 +7,10 @@ import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { testContract } from './contract.ts'
-import { makeBucket, openS3Place, type S3Place } from './s3-server.ts'
+import { makeBucket, openS3Place, type S3Place, s3BucketBlock } from './s3-server.ts'
 import { makeContext, readTree } from './support.ts'
 
 const secret = () => storageServer('s3').secret_access_key ?? ''
-
-const minio = (place: S3Place): StorageBlock => ({
-  slug: 's3-bucket',
-  data: {
-    bucket_name: place.bucket,
-    bucket_folder: 'flows',
-    credentials: {
-      minio_root_user: place.accessKeyId,
-      minio_root_password: place.secretAccessKey,
-      aws_client_parameters: { endpoint_url: place.endpoint },
-    },
-  },
-})
 
 const plain = (place: S3Place): StorageBlock => ({
   slug: 's3',
@@ -57,7 +44,7 @@ const contract = {
   writes: true,
 } as const
 
-testContract({ ...contract, name: 's3-bucket on MinIO', open: () => openS3Place('s3', minio) })
+testContract({ ...contract, name: 's3-bucket on MinIO', open: () => openS3Place('s3', s3BucketBlock) })
 
 testContract({
   ...contract,
@@ -95,7 +82,7 @@ test(
     await place.put('flows/empty/', '')
     await place.put('flows/a.py', 'a')
     assert.deepEqual(await fetchBlock(plain(place), { AWS_ENDPOINT_URL: place.endpoint }), { 'a.py': 'a', empty: null })
-    assert.deepEqual(await fetchBlock(minio(place)), { 'a.py': 'a' })
+    assert.deepEqual(await fetchBlock(s3BucketBlock(place)), { 'a.py': 'a' })
   },
 )
 
@@ -105,7 +92,7 @@ test('a bucket with more objects than one page of a listing arrives whole', need
   for (let at = 0; at < names.length; at += 50) {
     await Promise.all(names.slice(at, at + 50).map(name => place.put(`flows/${name}`, name)))
   }
-  assert.deepEqual(Object.keys(await fetchBlock(minio(place))), names.toSorted())
+  assert.deepEqual(Object.keys(await fetchBlock(s3BucketBlock(place))), names.toSorted())
 })
 
 test('an access key of which only one half is given is refused', async () => {
