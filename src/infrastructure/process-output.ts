@@ -55,9 +55,10 @@ export class Output {
       if (this.#wasCut)
         await sink(['[rigel] output was cut here: it reached its cap while no agent was there to ship it'])
       this.#wasCut = false
-      await this.#shipLines(sink, atEnd)
     }
-    this.#seenSize = this.#size()
+    const isAll = !this.#options.isStreamed || (await this.#shipLines(sink, atEnd))
+    // As it was before the reading: what has been written since is new the next time, even if nothing more comes.
+    this.#seenSize = isAll ? size : -1
     if (!atEnd) await this.#keepInBounds(sink)
   }
 
@@ -69,15 +70,17 @@ export class Output {
     return [...earlier, ...lines].slice(-TAIL_LINES)
   }
 
-  async #shipLines(sink: OutputSink, atEnd: boolean): Promise<void> {
+  /** Gives false when one look is not enough for what is there. */
+  async #shipLines(sink: OutputSink, atEnd: boolean): Promise<boolean> {
     const most = atEnd ? Infinity : WINDOWS_PER_LOOK
     for (let windows = 0; windows < most; windows += 1) {
       const length = this.#read()
       const { lines, consumed } = splitLines(window.subarray(0, length), atEnd && length < window.length)
-      if (consumed === 0) return
+      if (consumed === 0) return true
       await sink(lines)
       this.#moveTo(this.#position + consumed)
     }
+    return false
   }
 
   /** Fills the window from the position on; gives the number of bytes. */
@@ -90,7 +93,7 @@ export class Output {
   /** Empties a file that has reached the cap: of what is shipped, or, when more than that waits, of all. */
   async #keepInBounds(sink: OutputSink): Promise<void> {
     const { folder, capBytes, isStreamed } = this.#options
-    const size = this.#seenSize
+    const size = this.#size()
     if (size < capBytes) return
     const waiting = size - this.#position
     if (isStreamed && waiting > LONGEST_LINE && waiting < capBytes) return

@@ -1,15 +1,17 @@
 // Output: nothing is lost, doubled or torn, and the disk is not filled.
 
 import assert from 'node:assert/strict'
-import { existsSync, statSync } from 'node:fs'
+import { appendFileSync, existsSync, statSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import * as fc from 'fast-check'
 import type { Exit } from '../../src/infrastructure/infrastructure.ts'
 import type { ProcessOptions } from '../../src/infrastructure/process.ts'
 import { LONGEST_LINE, splitLines } from '../../src/infrastructure/process-lines.ts'
+import { Output, writePosition } from '../../src/infrastructure/process-output.ts'
+import { makeDirectory } from '../support/directory.ts'
 import { until } from '../support/until.ts'
 import { makeSpec, unstopped } from './contract.ts'
 import { leakMark, makeProcessSubject, type ProcessSubject } from './process-subject.ts'
@@ -75,6 +77,48 @@ test('output is shipped while the run lives, to a sink that may be slow', async 
   await waiting
   assert.deepEqual(lines, ['early', 'late'])
 })
+
+test('much output at once is shipped whole while the run lives, though it then says nothing more', async () => {
+  await using subject = await makeProcessSubject()
+  const go = join(subject.runsDirectory, '..', 'go')
+  const script = 'seq 1000000; while [ ! -e "$1" ]; do sleep 0.05; done'
+  const spec = makeSpec(subject, script, { env: leakMark, words: [go] })
+  await subject.prepare(spec.flowRunId)
+  const driver = subject.startAnew({ outputCapBytes: 100_000_000 })
+  const handle = await driver.submit(spec, unstopped)
+  const lines: string[] = []
+  const waiting = driver.wait(handle, more => void lines.push(...more), unstopped)
+  await until(() => lines.at(-1) === '1000000')
+  await writeFile(go, '')
+  await waiting
+})
+
+test('what is written while the output is read is not taken for read', async () => {
+  // At each of the moments between the reading of the first line and the end of that look.
+  for (let turns = 0; turns < 20; turns++) {
+    await using directory = await makeDirectory()
+    const folder = directory.path
+    const file = join(folder, 'output')
+    await writeFile(file, 'early\n')
+    writePosition(folder, 0, 'test')
+    const output = new Output({ folder, capBytes: 1_000_000, isStreamed: true, keeper: 'test' })
+    const shipped: string[] = []
+    const sink = (lines: readonly string[]) => {
+      shipped.push(...lines)
+      if (lines.includes('early')) void afterTurns(turns, () => appendFileSync(file, 'late\n'))
+    }
+    await output.ship(sink, false)
+    await setImmediate()
+    await output.ship(sink, false)
+    assert.deepEqual(shipped, ['early', 'late'], `${turns} turns after the first line`)
+  }
+})
+
+/** Turns of the microtask queue. */
+async function afterTurns(turns: number, work: () => void): Promise<void> {
+  for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+  work()
+}
 
 test('an error of the sink ends the wait and not the run', async () => {
   await using subject = await makeProcessSubject()
