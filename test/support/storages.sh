@@ -37,7 +37,8 @@ start_time() { # pid
 }
 
 launch() { # command...: in the background, in a session of its own
-  setsid "$@" >>"$folder/log" 2>&1 </dev/null &
+  # Its own folder: the one of the caller may be removed while the server lives.
+  setsid env -C "$folder" "$@" >>"$folder/log" 2>&1 </dev/null &
   local pid=$! started
   disown "$pid"
   sleep 0.1
