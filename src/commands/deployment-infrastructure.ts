@@ -4,6 +4,7 @@
 import { ConfigError } from '../config/config-error.ts'
 import { findNearest } from '../config/nearest.ts'
 import { isTable } from '../config/settings-file.ts'
+import { baseJobManifest } from '../infrastructure/base-job-manifest.ts'
 import type { BlockDocument } from '../prefect/types.ts'
 import { maskSecrets } from './block-secrets.ts'
 import { storageBlockOf } from './fetch.ts'
@@ -38,21 +39,7 @@ const defaults: Readonly<Record<string, (image: string | null) => Fields>> = {
     service_account_name: null,
     image_pull_policy: null,
     cluster_config: null,
-    job: {
-      apiVersion: 'batch/v1',
-      kind: 'Job',
-      metadata: { labels: {} },
-      spec: {
-        template: {
-          spec: {
-            parallelism: 1,
-            completions: 1,
-            restartPolicy: 'Never',
-            containers: [{ name: 'prefect-job', env: [] }],
-          },
-        },
-      },
-    },
+    job: baseJobManifest,
     customizations: [],
     job_watch_timeout_seconds: null,
     pod_watch_timeout_seconds: 60,

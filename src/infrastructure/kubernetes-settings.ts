@@ -6,6 +6,7 @@
 
 import type { Operation } from 'rfc6902'
 import * as v from 'valibot'
+import { baseJobManifest } from './base-job-manifest.ts'
 import { bool } from './block-values.ts'
 import { InfrastructureError } from './infrastructure.ts'
 
@@ -30,23 +31,6 @@ export interface KubernetesSettings {
   readonly podWatchTimeoutSeconds: number
   readonly streamOutput: boolean
   readonly finishedJobTtlSeconds: number | undefined
-}
-
-/** Prefect's `base_job_manifest`; a block's `job` must have all of it. */
-export const baseManifest: Json = {
-  apiVersion: 'batch/v1',
-  kind: 'Job',
-  metadata: { labels: {} },
-  spec: {
-    template: {
-      spec: {
-        parallelism: 1,
-        completions: 1,
-        restartPolicy: 'Never',
-        containers: [{ name: 'prefect-job', env: [] }],
-      },
-    },
-  },
 }
 
 /** `deployment build --override` leaves texts, which pydantic takes for numbers. */
@@ -93,7 +77,7 @@ export function readKubernetesSettings(settings: Json): KubernetesSettings {
     throw refuse(`Field ${faults.join('; field ')}`)
   }
   const fields = read.output
-  const job = fields.job ?? baseManifest
+  const job = fields.job ?? baseJobManifest
   checkManifest(job)
   const cluster = fields.cluster_config
   return {
@@ -137,7 +121,7 @@ function checkManifest(job: Json): void {
       for (const [key, part] of Object.entries(base)) compare(part, fields.get(key), `${at}/${key}`)
     }
   }
-  compare(baseManifest, job, '')
+  compare(baseJobManifest, job, '')
   if (missing.length > 0) {
     throw refuse(`Job is missing required attributes at the following paths: ${missing.toSorted().join(', ')}`)
   }

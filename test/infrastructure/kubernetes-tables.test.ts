@@ -5,12 +5,13 @@ import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import * as v from 'valibot'
+import { baseJobManifest } from '../../src/infrastructure/base-job-manifest.ts'
 import type { RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { loadCargo, ownedBy } from '../../src/infrastructure/kubernetes-cargo.ts'
 import { buildRunLabels } from '../../src/infrastructure/kubernetes-labels.ts'
 import { LogLineReader } from '../../src/infrastructure/kubernetes-log-lines.ts'
 import { buildJobPlan, jobName } from '../../src/infrastructure/kubernetes-manifest.ts'
-import { baseManifest, readKubernetesSettings } from '../../src/infrastructure/kubernetes-settings.ts'
+import { readKubernetesSettings } from '../../src/infrastructure/kubernetes-settings.ts'
 import { longestCodeBytes, readTree } from '../../src/infrastructure/kubernetes-tree.ts'
 import { makeDirectory } from '../support/directory.ts'
 
@@ -192,7 +193,7 @@ test('a pod that fetches its code has what it needs in the Secret, and a user th
     from: { kind: 'block', slug: 's3', data: { aws_secret_access_key: 'hidden' }, path: '-odd path' },
   } as const
   const env = { RIGEL_PYTHON: 'python9', RIGEL_STORAGE_MAX_FILES: '9', AWS_SECRET_ACCESS_KEY: 'also', HOME: '/root' }
-  const job = structuredClone(baseManifest)
+  const job = structuredClone(baseJobManifest)
   Object.assign(Object(job).spec.template.spec, { securityContext: { runAsUser: 0 } })
   const whole = { ...spec, env, settings: { job }, startFolder: 'inner/folder' }
   const planned = buildJobPlan(whole, readKubernetesSettings(whole.settings))
