@@ -63,8 +63,8 @@ async function bring(task: Running, file: FileEntry, signal: AbortSignal): Promi
 async function fetchFile(task: Running, file: FileEntry, signal: AbortSignal): Promise<ArrivedValidator> {
   await using arriving = new ArrivingFile(task, file)
   let said: ArrivedValidator = {}
+  let before = task.progress.bytes
   for (let attempt = 0; ; attempt++) {
-    const before = task.progress.bytes
     try {
       // What it goes on with has to be of the file that it began with.
       const validator = file.validatorComes ? said.validator : file.validator
@@ -76,8 +76,9 @@ async function fetchFile(task: Running, file: FileEntry, signal: AbortSignal): P
       return said
     } catch (error) {
       // Connections that are cut again and again still get there as long as each brings something, of whatever file: this one
-      // may have had no turn yet on a connection that all share.
+      // may have had no turn yet on a connection that all share, or always come late to it.
       if (task.progress.bytes > before) attempt = 0
+      before = task.progress.bytes
       await pauseBeforeRetry(error, attempt, signal)
     }
   }
