@@ -4,7 +4,8 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { type CommandRow, commands } from '../src/commands/commands.ts'
+import type { CommandRow } from '../src/commands/command-row.ts'
+import { commands } from '../src/commands/commands.ts'
 
 export const commandPage = fileURLToPath(new URL('../docs/command-line.md', import.meta.url))
 

@@ -7,7 +7,8 @@
 //   third                             ends the process whatever it is doing
 
 import { Command, CommanderError, Option } from 'commander'
-import { type CommandRow, commands } from './commands/commands.ts'
+import type { CommandRow } from './commands/command-row.ts'
+import { commands } from './commands/commands.ts'
 import { type Context, Interrupted } from './commands/context.ts'
 import type { Options } from './commands/options.ts'
 import { outputForms, spellOut } from './commands/spelling.ts'

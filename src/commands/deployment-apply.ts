@@ -25,8 +25,10 @@ export async function applyDeployments(context: Context, { args, options }: Call
   for (const file of args) plans.push(...(await readPlans(file)))
   if (upload) await uploadPlans(context, plans)
   const applied = await withClient(context, async (client, signal) => {
-    for (const { body } of limit === undefined ? [] : plans) {
-      await limitQueue(client, { name: body.work_queue_name, pool: body.work_pool_name }, limit ?? 0, signal)
+    if (limit !== undefined) {
+      for (const { body } of plans) {
+        await limitQueue(client, { name: body.work_queue_name, pool: body.work_pool_name }, limit, signal)
+      }
     }
     return await applyPlans(client, plans, signal)
   })

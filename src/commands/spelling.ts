@@ -3,7 +3,8 @@
 // In: an argument vector. Out: the same with these words spelt out. Pure.
 
 import { allSettings } from '../config/settings.ts'
-import { type CommandRow, commands, type OptionRow } from './commands.ts'
+import type { CommandRow, OptionRow } from './command-row.ts'
+import { commands } from './commands.ts'
 
 export const outputForms = ['table', 'json']
 

@@ -1,0 +1,95 @@
+// The commands of `rigel deployment`.
+
+import { api, type CommandRow } from './command-row.ts'
+
+export const deploymentCommands: readonly CommandRow[] = [
+  {
+    path: 'deployment apply',
+    args: '<files...>',
+    doc: 'Create or update the deployments of YAML files.',
+    options: [
+      { flags: '--upload', doc: 'Upload the current directory to the storage block of each.' },
+      { flags: '-l, --limit <number>', doc: 'Limit of runs at once of their work queues; they are made when missing.' },
+    ],
+    settings: [...api, 'paths', 'storage'],
+    run: async (context, call) => (await import('./deployment-apply.ts')).applyDeployments(context, call),
+  },
+  {
+    path: 'deployment build',
+    args: '<entrypoint>',
+    doc: 'Write the deployment file of a flow in the current directory, and upload its code to a storage block.',
+    options: [
+      { flags: '-n, --name <name>', doc: 'Name of the deployment.' },
+      { flags: '-q, --work-queue <name>', doc: 'Work queue of its runs (default).' },
+      { flags: '-p, --pool <name>', doc: 'Work pool of its runs.' },
+      {
+        flags: '--storage-block <type/name/path>',
+        aliases: ['-sb'],
+        doc: 'Where the code is uploaded to, and fetched from; the path may be left out.',
+      },
+      { flags: '-l, --limit <number>', doc: 'Limit of runs at once of this work queue; it is made when missing.' },
+      {
+        flags: '-i, --infra <type>',
+        doc: 'What runs it: process (default), docker-container or kubernetes-job, to be edited in the file.',
+      },
+      { flags: '--infra-block <type/name>', aliases: ['-ib'], doc: 'The block of what runs it.' },
+      { flags: '--override <key=value>', doc: 'Overrides the infrastructure: env.LOG=1.', repeat: true },
+      { flags: '--path <path>', doc: 'Path in the storage, or a subdirectory of local code.' },
+      { flags: '--flow-name <name>', doc: "The flow's name; a Python flow says it itself." },
+      {
+        flags: '--deployment-version <text>',
+        aliases: ['-v', '--version'],
+        doc: 'Version of the deployment; by default of the flow.',
+      },
+      { flags: '-d, --description <text>', doc: "Description; by default the flow's." },
+      { flags: '-t, --tag <tag>', doc: 'Tag of the deployment.', repeat: true },
+      { flags: '--param <key=value>', doc: 'A default parameter; the value is JSON or else a text.', repeat: true },
+      { flags: '--params <json>', doc: 'Default parameters as a JSON object; - reads it from standard input.' },
+      { flags: '--cron <line>', doc: 'Schedule as a cron line.' },
+      { flags: '--interval <seconds>', doc: 'Schedule as an interval.' },
+      { flags: '--anchor-date <time>', doc: 'From when the interval counts (now).' },
+      { flags: '--rrule <rule>', doc: 'Schedule as a recurrence rule.' },
+      { flags: '--timezone <zone>', doc: 'Time zone of the schedule.' },
+      { flags: '--no-schedule', doc: 'Take away the schedules that the deployment has on the server.' },
+      {
+        flags: '--out <file>',
+        doc: 'The deployment file (FUNCTION-deployment.yaml). -o FILE.yaml names it, too.',
+        isOutput: true,
+      },
+      { flags: '--skip-upload', doc: 'Upload nothing.' },
+      { flags: '-a, --apply', doc: 'Register the deployment as well.' },
+    ],
+    settings: [...api, 'paths', 'storage', 'process'],
+    run: async (context, call) => (await import('./deployment-build.ts')).buildDeployment(context, call),
+  },
+  {
+    path: 'deployment run',
+    args: '<flow/deployment>',
+    doc: 'Create a flow run of a deployment.',
+    options: [
+      { flags: '-p, --param <key=value>', doc: 'A parameter; the value is JSON or else a text.', repeat: true },
+      { flags: '--params <json>', doc: 'Parameters as a JSON object; - reads it from standard input.' },
+      { flags: '--name <name>', doc: 'Name of the run.' },
+      { flags: '--tag <tag>', doc: 'Tag of the run.', repeat: true },
+      { flags: '--start-in <seconds>', doc: 'When it is to start, in seconds from now.' },
+      { flags: '--start-at <time>', doc: 'When it is to start, as an ISO time.' },
+      { flags: '--watch', doc: 'Show its logs until it has ended; exit code 0 only when it has Completed.' },
+    ],
+    settings: api,
+    run: async (context, call) => (await import('./deployment-run.ts')).runDeployment(context, call),
+  },
+  {
+    path: 'deployment ls',
+    doc: 'List deployments.',
+    options: [{ flags: '--flow <name>', doc: 'Only those of this flow.' }],
+    settings: api,
+    run: async (context, call) => (await import('./deployment.ts')).listDeployments(context, call),
+  },
+  {
+    path: 'deployment inspect',
+    args: '<flow/deployment>',
+    doc: 'Show a deployment.',
+    settings: api,
+    run: async (context, call) => (await import('./deployment.ts')).inspectDeployment(context, call),
+  },
+]
