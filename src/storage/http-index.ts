@@ -186,15 +186,8 @@ export function readLinks(html: string, base: string): readonly Link[] {
   const links = new Map<string, Link>()
   const { origin, pathname: top } = new URL(base)
   const matches = [...html.matchAll(/<a\s(?:[^<>]*?\s)?href\s*=\s*(?:"([^"]*)"|'([^']*)')/gi)]
-  for (const [
-    at,
-    {
-      0: { length },
-      1: double,
-      2: single,
-      index,
-    },
-  ] of matches.entries()) {
+  for (const [at, match] of matches.entries()) {
+    const [whole, double, single] = match
     const href = unescapeXml((double ?? single ?? '').trim())
     const url = URL.parse(href, base)
     if (!url || url.origin !== origin || url.search !== '' || !url.pathname.startsWith(top)) continue
@@ -203,7 +196,8 @@ export function readLinks(html: string, base: string): readonly Link[] {
     const path = decode(isFolder ? below.slice(0, -1) : below)
     if (below === '' || path === undefined) continue
     // No farther than the next link: pages without any end of one would take for ever.
-    const behind = /^[^<>]*>[^<]*<\/a>([^<\r\n]*)/i.exec(html.slice(index + length, matches[at + 1]?.index))?.[1]
+    const rest = html.slice(match.index + whole.length, matches[at + 1]?.index)
+    const behind = /^[^<>]*>[^<]*<\/a>([^<\r\n]*)/i.exec(rest)?.[1]
     links.set(below, { path, isFolder, ref: url.pathname, said: behind === undefined ? undefined : readSaid(behind) })
   }
   return [...links.values()]
