@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Dispatcher } from 'undici'
 import Pool from 'undici/lib/dispatcher/pool.js'
-import { chooseProxy, type ProxyOptions } from './proxy.ts'
+import { chooseProxy, type ProxyOptions } from '../proxy.ts'
 
 /** Prefect's client keeps 16; an SQLite server answers one writer at a time, so more than 8 only queue up there. */
 const CONNECTIONS = 8

@@ -2,8 +2,8 @@
 
 import { UserError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
+import type { ProxyOptions } from '../proxy.ts'
 import type { TlsOptions } from './http.ts'
-import type { ProxyOptions } from './proxy.ts'
 
 export interface ClientOptions {
   /** PREFECT_API_URL, taken as it is: `http://host:4200/api`. */

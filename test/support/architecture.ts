@@ -18,7 +18,7 @@ interface Import {
 
 /** From the ground up; a file imports from floors below its own, or from its own room. */
 const FLOORS: readonly (readonly string[])[] = [
-  ['async', 'logger.ts', 'errors.ts', 'version.ts'],
+  ['async', 'logger.ts', 'errors.ts', 'version.ts', 'proxy.ts'],
   ['prefect', 'launch', 'storage', 'infrastructure', 'config'],
   ['agent', 'server', 'engine'],
   ['commands', 'index.ts'],

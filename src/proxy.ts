@@ -1,4 +1,4 @@
-// Which proxy, if any, a request to the API goes through. Pure: the variables' values come in, a URL goes out.
+// Which proxy, if any, a request goes through: to the API and to storage alike. Pure: the variables' values come in, a URL goes out.
 //
 // The rules are those of Prefect's client (httpx): a proxy per scheme, ALL_PROXY for the rest, NO_PROXY for exceptions.
 

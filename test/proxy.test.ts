@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { chooseProxy, type ProxyOptions } from '../../src/prefect/proxy.ts'
+import { chooseProxy, type ProxyOptions } from '../src/proxy.ts'
 
 const http = 'http://proxy:3128'
 const https = 'http://proxy:3129'
