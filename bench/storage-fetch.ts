@@ -46,6 +46,7 @@ const signal = new AbortController().signal
 const limits = { maxBytes: 2 ** 31, maxFiles: 100_000, maxSeconds: 3600 }
 const context = {
   environment: order.environment,
+  proxies: {},
   home: '/nonexistent',
   limits,
   cacheDir: order.cacheDir,

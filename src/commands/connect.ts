@@ -6,6 +6,7 @@ import { UserError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
 import type { ApiError } from '../prefect/errors.ts'
+import type { ProxyOptions } from '../proxy.ts'
 import { readVersion } from '../version.ts'
 import { type Context, createCommandLogger } from './context.ts'
 
@@ -14,7 +15,7 @@ const PATIENCE_SECONDS = 30
 
 /** Makes the client; opens no connection. Throws a UserError with exit code 2 when no API URL is set. */
 export async function connect(config: Config, logger: Logger): Promise<PrefectClient> {
-  const { api, proxy } = config
+  const { api } = config
   if (api.url === undefined) {
     throw new UserError('No Prefect API URL is set.', {
       hint: 'Set PREFECT_API_URL (for example http://127.0.0.1:4200/api) or choose a profile; `rigel dev` tries Rigel without a server.',
@@ -28,12 +29,7 @@ export async function connect(config: Config, logger: Logger): Promise<PrefectCl
     authString: api.authString?.reveal(),
     customHeaders: api.customHeaders?.reveal(),
     tls: { caFile: api.sslCertFile, insecureSkipVerify: api.tlsInsecureSkipVerify },
-    proxies: {
-      http: proxy.http?.reveal(),
-      https: proxy.https?.reveal(),
-      all: proxy.all?.reveal(),
-      no: proxy.noProxy,
-    },
+    proxies: readProxies(config),
     requestTimeoutSeconds: api.requestTimeoutSeconds,
     maxRetries: api.maxRetries,
     jitterFactor: api.retryJitterFactor,
@@ -43,6 +39,11 @@ export async function connect(config: Config, logger: Logger): Promise<PrefectCl
     version: readVersion(),
     logger,
   })
+}
+
+/** The proxies for whatever this process reaches by itself. Secret. */
+export function readProxies({ proxy }: Config): ProxyOptions {
+  return { http: proxy.http?.reveal(), https: proxy.https?.reveal(), all: proxy.all?.reveal(), no: proxy.noProxy }
 }
 
 /** Asks the server something; gives up with a UserError when it has not answered for 30 s. */

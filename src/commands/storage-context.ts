@@ -3,10 +3,13 @@
 import type { Config } from '../config/config.ts'
 import type { Logger } from '../logger.ts'
 import type { StorageContext } from '../storage/context.ts'
+import { readProxies } from './connect.ts'
 
-export function buildStorageContext({ environment, storage, paths }: Config, logger: Logger): StorageContext {
+export function buildStorageContext(config: Config, logger: Logger): StorageContext {
+  const { environment, storage, paths } = config
   return {
     environment,
+    proxies: readProxies(config),
     home: environment.HOME ?? '/',
     limits: { maxBytes: storage.maxBytes, maxFiles: storage.maxFiles, maxSeconds: storage.timeoutSeconds },
     cacheDir: paths.cacheDir,

@@ -1,6 +1,7 @@
 // What every storage driver is given beside its block: limits, the environment, where this machine keeps things.
 
 import type { Logger } from '../logger.ts'
+import type { ProxyOptions } from '../proxy.ts'
 
 /** No tree that is fetched may be larger. Beyond one of them the run is Crashed with a sentence that names the limit. */
 export interface FetchLimits {
@@ -16,8 +17,10 @@ export interface FetchLimits {
 export const defaultLimits: FetchLimits = { maxBytes: 10 * 1024 ** 3, maxFiles: 200_000, maxSeconds: 600 }
 
 export interface StorageContext {
-  /** Process environment as `config/` has read it: proxies, AWS_*, GOOGLE_APPLICATION_CREDENTIALS and their like. */
+  /** Process environment as `config/` has read it: AWS_*, GOOGLE_APPLICATION_CREDENTIALS and their like. */
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** For HTTP and git; what `environment` says of proxies is in it. */
+  readonly proxies: ProxyOptions
   /** The user's home: what `~` in a base path means, and where SDKs keep their profiles. */
   readonly home: string
   readonly limits: FetchLimits

@@ -83,7 +83,9 @@ function basicForm({ username, password }: { username: string; password: string 
 }
 
 function buildEnvironment({ url, login }: GitAddress, context: StorageContext): Record<string, string | undefined> {
-  const own = Object.fromEntries(Object.entries(context.environment).filter(([name]) => !foreign.test(name)))
+  const own = Object.fromEntries(
+    Object.entries(context.environment).filter(([name]) => !foreign.test(name) && !/_proxy$/i.test(name)),
+  )
   const config: [string, string][] = [
     // A server that sends less than a byte a second for half a minute has gone.
     ['http.lowSpeedLimit', '1'],
@@ -105,6 +107,7 @@ function buildEnvironment({ url, login }: GitAddress, context: StorageContext): 
   return {
     HOME: context.home,
     ...own,
+    ...proxyEnvironment(context),
     ...Object.fromEntries(settings),
     GIT_CONFIG_COUNT: String(first + config.length),
     GIT_TERMINAL_PROMPT: '0',
@@ -117,4 +120,9 @@ function buildEnvironment({ url, login }: GitAddress, context: StorageContext): 
       own.GIT_SSH_COMMAND || own.GIT_SSH ? own.GIT_SSH_COMMAND : 'ssh -o BatchMode=yes -o ConnectTimeout=10',
     ...(login ? { RIGEL_GIT_USERNAME: login.username, RIGEL_GIT_PASSWORD: login.password } : {}),
   }
+}
+
+/** In small letters: curl takes no `HTTP_PROXY`. A proxy of git's own settings goes before these. */
+function proxyEnvironment({ proxies }: StorageContext): Record<string, string | undefined> {
+  return { http_proxy: proxies.http, https_proxy: proxies.https, all_proxy: proxies.all, no_proxy: proxies.no }
 }

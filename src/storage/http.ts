@@ -1,14 +1,15 @@
 // HTTP for storage drivers: many requests at once over kept connections, bodies read at once or as a stream.
 //
-// It repeats nothing (retry.ts does) and judges nothing but the connection. Proxies come from the environment that config/
-// has read: HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
+// It repeats nothing (retry.ts does) and judges nothing but the connection.
 
 import { readFile } from 'node:fs/promises'
 import { Readable } from 'node:stream'
-import type { Client, Dispatcher } from 'undici'
+import type { buildConnector, Client, Dispatcher, Pool } from 'undici'
+import { chooseProxy, type ProxyOptions } from '../proxy.ts'
 import type { StorageContext } from './context.ts'
 import { HttpBody } from './http-body.ts'
 import { HttpLanes } from './http-lanes.ts'
+import { StorageError } from './storage.ts'
 
 /** A server that says nothing for so long will not. Milliseconds. */
 const silenceMs = 30_000
@@ -42,11 +43,12 @@ export interface HttpResponse {
 
 export class HttpClient {
   readonly #options: HttpOptions
-  readonly #context: Pick<StorageContext, 'environment' | 'meter'>
+  readonly #context: Pick<StorageContext, 'proxies' | 'meter'>
   readonly #aborts = new Aborts()
-  #transport: Promise<Transport> | undefined
+  /** By origin. */
+  readonly #transports = new Map<string, Promise<Transport>>()
 
-  constructor(options: HttpOptions, context: Pick<StorageContext, 'environment' | 'meter'>) {
+  constructor(options: HttpOptions, context: Pick<StorageContext, 'proxies' | 'meter'>) {
     this.#options = options
     this.#context = context
   }
@@ -70,14 +72,15 @@ export class HttpClient {
 
   /** Cuts what is under way. */
   async close(): Promise<void> {
-    await (await this.#transport)?.close()
+    await Promise.all([...this.#transports.values()].map(async transport => (await transport).close()))
   }
 
   async #takeConnection({ origin, body }: HttpRequest, signal: AbortSignal): Promise<Taken> {
     try {
       signal.throwIfAborted()
-      this.#transport ??= openTransport(this.#options, this.#context.environment)
-      const taken = await (await this.#transport).take(origin, signal)
+      const transport = this.#transports.get(origin) ?? openTransport(origin, this.#options, this.#context.proxies)
+      this.#transports.set(origin, transport)
+      const taken = await (await transport).take(signal)
       if (signal.aborted) taken.release()
       signal.throwIfAborted()
       return taken
@@ -89,9 +92,9 @@ export class HttpClient {
   }
 }
 
-/** Where requests go. */
+/** Where requests to one origin go. */
 interface Transport {
-  readonly take: (origin: string, signal: AbortSignal) => Promise<Taken> | Taken
+  readonly take: (signal: AbortSignal) => Promise<Taken> | Taken
   readonly close: () => Promise<void>
 }
 
@@ -101,46 +104,46 @@ interface Taken {
   readonly release: () => void
 }
 
-async function openTransport(options: HttpOptions, environment: StorageContext['environment']): Promise<Transport> {
-  const tls = {
-    ...(options.caFile ? { ca: await readFile(options.caFile, 'utf8') } : {}),
-    ...(options.insecure ? { rejectUnauthorized: false } : {}),
+async function openTransport(origin: string, options: HttpOptions, proxies: ProxyOptions): Promise<Transport> {
+  const { connections, caFile, insecure } = options
+  const connect = {
+    ...(caFile ? { ca: await readFile(caFile, 'utf8') } : {}),
+    ...(insecure ? { rejectUnauthorized: false } : {}),
+    timeout: connectMs,
   }
   const limits = { headersTimeout: silenceMs, bodyTimeout: silenceMs, allowH2: false }
-  const connect = { ...tls, timeout: connectMs }
-  const httpProxy = environment.http_proxy || environment.HTTP_PROXY || ''
-  const httpsProxy = environment.https_proxy || environment.HTTPS_PROXY || ''
-  if (httpProxy === '' && httpsProxy === '') return openDirect({ ...limits, connect }, options.connections)
-  const { default: EnvHttpProxyAgent } = await import('undici/lib/dispatcher/env-http-proxy-agent.js')
-  const dispatcher = new EnvHttpProxyAgent({
-    ...limits,
-    connections: options.connections,
-    connect,
-    requestTls: tls,
-    // Given even when empty: undici would look into process.env otherwise.
-    httpProxy,
-    httpsProxy,
-    noProxy: environment.no_proxy || environment.NO_PROXY || '',
-  })
-  const taken = { dispatcher, release: () => undefined }
-  return { take: () => taken, close: () => dispatcher.destroy() }
-}
-
-async function openDirect(options: Client.Options, connections: number): Promise<Transport> {
+  const proxy = chooseProxy(new URL(origin), proxies)
+  if (proxy !== undefined) return openProxied(proxy, { ...limits, connections }, connect)
   const { default: HttpConnection } = await import('undici/lib/dispatcher/client.js')
-  const hosts = new Map<string, HttpLanes>()
+  const lanes = new HttpLanes(() => new HttpConnection(origin, { ...limits, connect }), connections)
+  const taken = (dispatcher: Client) => ({ dispatcher, release: () => lanes.release(dispatcher) })
   return {
-    take(origin, signal) {
-      const lanes = hosts.get(origin) ?? new HttpLanes(() => new HttpConnection(origin, options), connections)
-      hosts.set(origin, lanes)
-      const taken = (dispatcher: Client) => ({ dispatcher, release: () => lanes.release(dispatcher) })
+    take(signal) {
       const free = lanes.take()
       return free ? taken(free) : lanes.next(signal).then(taken)
     },
-    async close() {
-      await Promise.all([...hosts.values()].map(lanes => lanes.close()))
-    },
+    close: () => lanes.close(),
   }
+}
+
+async function openProxied(
+  proxy: string,
+  limits: Pool.Options,
+  connect: buildConnector.BuildOptions,
+): Promise<Transport> {
+  // The parser's own error would show the proxy's password.
+  if (!URL.canParse(proxy)) throw new StorageError('The address of the proxy is not a URL')
+  // Tunnels need more of undici than its side doors give; who has a proxy pays for the front door.
+  const { Pool, ProxyAgent } = await import('undici')
+  const dispatcher = new ProxyAgent({
+    ...limits,
+    uri: proxy,
+    requestTls: connect,
+    proxyTls: connect,
+    factory: (to, options) => new Pool(to, Object.assign({}, options, limits)),
+  })
+  const taken = { dispatcher, release: () => undefined }
+  return { take: () => taken, close: () => dispatcher.destroy() }
 }
 
 /** One request and its answer, as undici tells of them. */

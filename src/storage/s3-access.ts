@@ -1,7 +1,9 @@
 // With which keys, in which region and at which address a bucket is reached. What the block does not say comes from Amazon's
 // own SDK and its credential chain: environment, profiles, SSO, web identity, container and instance roles.
 
+import { Agent } from 'node:https'
 import { errorCode } from '../errors.ts'
+import { chooseProxy, type ProxyOptions } from '../proxy.ts'
 import type { StorageContext } from './context.ts'
 import type { S3Settings } from './s3-settings.ts'
 import type { S3Keys } from './s3-signature.ts'
@@ -26,7 +28,7 @@ export function credentialsKind(settings: S3Settings): string {
   return 'credentials of this machine: environment, ~/.aws or role'
 }
 
-export async function openAccess(settings: S3Settings, { environment }: StorageContext): Promise<S3Access> {
+export async function openAccess(settings: S3Settings, { environment, proxies }: StorageContext): Promise<S3Access> {
   const { accessKeyId, secretAccessKey, sessionToken } = settings
   if (Boolean(accessKeyId) !== Boolean(secretAccessKey)) {
     throw new StorageError(`Of the access key only ${accessKeyId ? 'the id' : 'the secret'} is given`)
@@ -43,7 +45,7 @@ export async function openAccess(settings: S3Settings, { environment }: StorageC
   const fixed: S3Keys | undefined =
     accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken } : undefined
   const needsSdk = (!fixed && !settings.anonymous) || (!knownRegion && !endpoint)
-  const sdk = needsSdk ? await openSdk(settings) : undefined
+  const sdk = needsSdk ? await openSdk(settings, proxies) : undefined
   const region = knownRegion ?? (await sdk?.region()) ?? defaultRegion
   return {
     keys: async () => (settings.anonymous ? undefined : (fixed ?? (await sdk?.keys()))),
@@ -59,10 +61,16 @@ function parseEndpoint(endpoint: string): URL {
   return url
 }
 
-/** 33 MB: only where the block leaves something open. */
-async function openSdk({ profile, region }: S3Settings) {
+/** 33 MB: only where the block leaves something open. It asks roles and SSO by itself, and knows no proxies. */
+async function openSdk({ profile, region }: S3Settings, { no, ...proxies }: ProxyOptions) {
   const { S3Client } = await import('@aws-sdk/client-s3')
-  const client = new S3Client({ ...(profile ? { profile } : {}), ...(region ? { region } : {}) })
+  const proxy = chooseProxy(new URL('https://amazonaws.com'), proxies)
+  const httpsAgent = new Agent({ proxyEnv: { HTTPS_PROXY: proxy, NO_PROXY: no } })
+  const client = new S3Client({
+    ...(profile ? { profile } : {}),
+    ...(region ? { region } : {}),
+    requestHandler: { httpsAgent },
+  })
   return {
     region: () => Promise.resolve(client.config.region()).catch(() => undefined),
     keys: async (): Promise<S3Keys> => {

@@ -22,7 +22,7 @@ import {
 import { StorageError } from './storage.ts'
 import { encodePath } from './url-encoding.ts'
 import { walkFolders } from './walk-remote.ts'
-import { type HdfsTrust, putFile } from './webhdfs-upload.ts'
+import { type HdfsWay, putFile } from './webhdfs-upload.ts'
 
 const connections = 16
 
@@ -103,14 +103,15 @@ class HdfsFolder implements FileSource, Target {
   readonly #place: HdfsPlace
   readonly #top: string
   readonly #http: HttpClient
-  readonly #trust: HdfsTrust
+  readonly #way: HdfsWay
 
   constructor(place: HdfsPlace, folder: string, context: StorageContext) {
     this.#place = place
     this.#top = folder
     const caFile = typeof place.verify === 'string' ? place.verify : caFileOf(context)
-    this.#trust = { caFile, insecure: place.verify === false }
-    this.#http = new HttpClient({ connections, ...this.#trust }, context)
+    const trust = { caFile, insecure: place.verify === false }
+    this.#way = { ...trust, proxies: context.proxies }
+    this.#http = new HttpClient({ connections, ...trust }, context)
     this.place = `WebHDFS folder /${folder} at ${place.origin}`
     this.credentials = describeLogin(place)
     this.identity = ['webhdfs', place, folder]
@@ -155,7 +156,7 @@ class HdfsFolder implements FileSource, Target {
     const location = redirect.header('location')
     if (redirect.status !== 307 || location === '') throw await refuse(`Writing "${path}"`, redirect)
     await redirect.body.bytes()
-    const { status, body } = await putFile(this.#reachable(location), upload, this.#trust, signal)
+    const { status, body } = await putFile(this.#reachable(location), upload, this.#way, signal)
     if (status === 201 || status === 200) return
     const sentence = `Writing "${path}" was answered with ${status} (${wordsOf(body)})`
     throw status >= 500 ? new TransientError(sentence) : new StorageError(sentence)

@@ -52,6 +52,7 @@ await runAgent(
     },
     storage: {
       environment: process.env,
+      proxies: {},
       home: process.env.HOME ?? '/',
       limits: defaultLimits,
       cacheDir: undefined,

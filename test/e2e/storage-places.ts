@@ -190,7 +190,7 @@ export async function makeContainer(name: string): Promise<void> {
   const { endpoint = '', account = '', key = '' } = storageServer('azure')
   const { HttpClient } = await import('../../src/storage/http.ts')
   const { openLogin } = await import('../../src/storage/azure-login.ts')
-  const http = new HttpClient({ connections: 1 }, { environment: {} })
+  const http = new HttpClient({ connections: 1 }, { proxies: {} })
   try {
     const { origin, pathname } = new URL(endpoint)
     const signal = AbortSignal.timeout(10_000)

@@ -16,7 +16,7 @@ async function serve(listener: RequestListener) {
   const server = createServer(listener).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const meter = makeMeter()
-  const http = new HttpClient({ connections: 2 }, { environment: {}, meter })
+  const http = new HttpClient({ connections: 2 }, { proxies: {}, meter })
   const address = server.address()
   assert(address !== null && typeof address === 'object')
   const origin = `http://127.0.0.1:${address.port}`
@@ -138,7 +138,7 @@ test('a server that answers HEAD with a body, which it may not, is understood', 
   await once(server, 'listening')
   const address = server.address()
   assert(address !== null && typeof address === 'object')
-  const http = new HttpClient({ connections: 2 }, { environment: {} })
+  const http = new HttpClient({ connections: 2 }, { proxies: {} })
   for (let at = 0; at < 20; at++) {
     const request = { method: 'HEAD', origin: `http://127.0.0.1:${address.port}`, path: '/', headers: {} }
     const { status, body } = await http.send(request, signal)

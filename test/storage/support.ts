@@ -7,6 +7,7 @@ import { defaultLimits, type StorageContext } from '../../src/storage/context.ts
 export function makeContext(changes: Partial<StorageContext> = {}): StorageContext {
   return {
     environment: {},
+    proxies: {},
     home: '/nonexistent',
     limits: defaultLimits,
     cacheDir: undefined,
