@@ -3,15 +3,15 @@
 //   scripts/node bench/storage.ts [s3 azure ...] [--pairs 3] [--delays 0,20] [--large] [--only-ours]
 //
 // Needs the servers (test/support/storages.sh start ..., RIGEL_TEST_STORAGES) and a Prefect with all its file systems
-// (scripts/prefect-environments p2storage). Each fetch is a process of its own; the two take turns, so that both meet the
-// same load. Figures, not tests.
+// (scripts/prefect-environments p2storage). Each fetch is a process of its own, Prefect's with its imports done; the two take
+// turns, so that both meet the same load. Figures, not tests.
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { describeError } from '../src/errors.ts'
-import { fetchByPrefect } from '../test/storage/prefect-block.ts'
+import { type FetchTimes, type PrefectBlocks, startPrefectBlocks } from '../test/storage/prefect-blocks.ts'
 import { makeDirectory } from '../test/support/directory.ts'
 import { run } from '../test/support/run.ts'
 import { startTcpProxy } from '../test/support/tcp-proxy.ts'
@@ -42,6 +42,7 @@ const agentFlags = [
 // each file that it makes, and thousands of them cost more than the fetch.
 await using directory = await makeDirectory()
 await using places = new AsyncDisposableStack()
+const blocks = values['only-ours'] || values.large ? undefined : places.use(await startPrefectBlocks())
 let folders = 0
 const nextFolder = () => join(directory.path, String(folders++))
 console.log(describeMachine())
@@ -89,11 +90,11 @@ async function measureRow(
   place: BenchPlace,
   { where, target }: { readonly where: Where; readonly target: number | undefined },
 ): Promise<void> {
-  const theirs: Measured[] = []
+  const theirs: FetchTimes[] = []
   const reports: FetchReport[] = []
   const together: FetchReport[] = []
   for (let pair = 0; pair < Number(values.pairs); pair++) {
-    if (!values['only-ours']) theirs.push(await measurePrefect(place, where))
+    if (blocks) theirs.push(await measurePrefect(blocks, place, where))
     reports.push(await fetchByUs(place, where, { times: 3, atOnce: 1 }))
     together.push(await fetchByUs(place, where, { times: 1, atOnce: 10 }))
   }
@@ -135,15 +136,11 @@ function seconds(ms: number): string {
   return Number.isNaN(ms) ? '-' : `${round(ms / 1000, 2)} s`
 }
 
-type Measured = Awaited<ReturnType<typeof fetchByPrefect>>
-
-/** Without its imports; NaN when it cannot do it, and why on standard error. */
-async function measurePrefect(place: BenchPlace, where: Where): Promise<Measured> {
-  const to = nextFolder()
-  const order = { ...place.block(where), to }
-  const options = { environment: place.environment ?? {}, home: join(directory.path, 'home'), timeoutMs }
+/** NaN when it cannot do it, and why on standard error. */
+async function measurePrefect(blocks: PrefectBlocks, place: BenchPlace, where: Where): Promise<FetchTimes> {
+  const order = { ...place.block(where), to: nextFolder(), environment: place.environment }
   try {
-    return await fetchByPrefect(order, options)
+    return await blocks.fetch({ ...order, timeoutSeconds: timeoutMs / 1000 })
   } catch (error) {
     console.error(describeError(error))
     return { ms: Number.NaN, processorMs: Number.NaN }

@@ -1,17 +1,15 @@
 // The deployment file beside the one that Prefect's own command writes of the same flow, and what `deployment build` refuses.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import test from 'node:test'
 import { fileURLToPath } from 'node:url'
 import * as v from 'valibot'
 import { parse } from 'yaml'
 import { makeDirectory } from '../support/directory.ts'
 import { cleanEnvironment, findPrefect } from '../support/prefect-server.ts'
+import { startPython } from '../support/python.ts'
 import { needs } from '../support/requires.ts'
 import { openServer, runCli, type TestServer } from './support.ts'
 
@@ -78,8 +76,12 @@ test(
       const { code, stderr } = await runCli(args, { env: scene.env, cwd: scene.source })
       assert.equal(code, 0, stderr)
     }
-    await using command = startPrefectCommand(join(bin, 'python'), { cwd: scene.source, env: scene.env })
-    const prefect = (...args: string[]) => command.run('deployment', ...args)
+    const env = { ...cleanEnvironment(), ...scene.env }
+    await using command = startPython(join(bin, 'python'), program, { cwd: scene.source, env })
+    const prefect = async (...args: string[]) => {
+      const { code, said } = v.parse(Said, await command.ask(['deployment', ...args]))
+      assert.equal(code, 0, `prefect ${args.join(' ')}: ${said}`)
+    }
     await writeFile(join(scene.source, 's3.json'), '{"bucket_path": "b/flows", "aws_secret_access_key": "hush-hush"}')
     await rigel('block', 'create', 's3', '--name', 'mine', '--file', 's3.json')
     await rigel('block', 'create', 'process', '--name', 'mine', '--field', 'env={"A": "1"}')
@@ -106,32 +108,6 @@ test(
 
 const program = fileURLToPath(new URL('./prefect-command.py', import.meta.url))
 const Said = v.object({ code: v.number(), said: v.string() })
-
-/** Prefect's own command in one process, one call after the other. */
-function startPrefectCommand(
-  python: string,
-  { cwd, env }: { readonly cwd: string; readonly env: Readonly<Record<string, string>> },
-) {
-  const child = spawn(python, [program], {
-    cwd,
-    env: { ...cleanEnvironment(), ...env },
-    stdio: ['pipe', 'pipe', 'inherit'],
-  })
-  const closed = once(child, 'close')
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  return {
-    async run(...args: string[]): Promise<void> {
-      child.stdin.write(`${JSON.stringify(args)}\n`)
-      const { value } = await lines.next()
-      const { code, said } = v.parse(Said, JSON.parse(String(value)))
-      assert.equal(code, 0, `prefect ${args.join(' ')}: ${said}`)
-    },
-    async [Symbol.asyncDispose]() {
-      child.stdin.end()
-      await closed
-    },
-  }
-}
 
 function withoutTime({ timestamp: _timestamp, ...rest }: Record<string, unknown>): Record<string, unknown> {
   return rest

@@ -8,11 +8,12 @@ import { openStorage } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
 import type { ContractPlace } from './contract.ts'
 import { differences } from './differences.ts'
-import { fetchByPrefect } from './prefect-block.ts'
+import type { PrefectBlocks } from './prefect-blocks.ts'
 import { makeContext } from './support.ts'
 
 /** How many differences were ignored. */
 export async function compare(
+  prefect: PrefectBlocks,
   place: Pick<ContractPlace, 'block' | 'environment'>,
   { block, from }: { readonly block: string; readonly from: string | undefined },
 ): Promise<number> {
@@ -23,8 +24,7 @@ export async function compare(
   await mkdir(ours)
   const storage = await openStorage({ slug, data }, makeContext({ environment }))
   await storage.getDirectory(from, ours, new AbortController().signal)
-  const order = { slug, data, to: theirs, ...(from === undefined ? {} : { from }) }
-  await fetchByPrefect(order, { environment, home: directory.path })
+  await prefect.fetch({ slug, data, from, to: theirs, environment })
 
   const [found, expected] = [await describeTree(ours), await describeTree(theirs)]
   const known = Object.keys(differences[from === undefined ? block : `${block} ${from}`] ?? {})

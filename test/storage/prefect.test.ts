@@ -1,13 +1,14 @@
 // The same trees as Prefect 2.20.25's own blocks bring from the same real servers, where Prefect is sound.
 
 import { join } from 'node:path'
-import test from 'node:test'
+import { after, before, describe, test } from 'node:test'
 import { makeDirectory } from '../support/directory.ts'
 import { needs, type Requirement } from '../support/requires.ts'
 import { connectionString, openAzurePlace } from './azure-server.ts'
 import type { ContractPlace } from './contract.ts'
 import { unfetchable } from './differences.ts'
 import { openGcsPlace } from './gcs-server.ts'
+import { type PrefectBlocks, startPrefectBlocks } from './prefect-blocks.ts'
 import { compare } from './prefect-compare.ts'
 import { openS3Place, s3BucketBlock } from './s3-server.ts'
 import { writeTree } from './support.ts'
@@ -78,36 +79,44 @@ const comparisons: readonly Comparison[] = [
   },
 ]
 
-for (const { block, server, open } of comparisons) {
-  for (const from of [undefined, 'pkg']) {
-    const what = from === undefined ? 'the whole base path' : `the folder "${from}" below it`
-    test(`${block} brings the tree that Prefect's block brings: ${what}`, needs('prefect2storage', server), async t => {
-      await using place = await open()
-      for (const [path, content] of Object.entries(files))
-        if (unfetchable[block]?.[path] === undefined) await place.put(path, content)
-      t.diagnostic(`differences that are ignored: ${await compare(place, { block, from })}`)
-    })
-  }
-}
-
-test("local-file-system brings the tree that Prefect's block brings", needs('prefect2storage'), async t => {
-  await using directory = await makeDirectory()
-  const base = join(directory.path, 'base')
-  await writeTree(base, {
-    'flow.py': 'x',
-    'bin/run': { mode: 0o755, text: '#!/bin/sh\n' },
-    'bin/secret': { mode: 0o600, text: 's' },
-    'bin/closed': { mode: 0o444, text: 'c' },
-    'pkg/mod.py': 'm',
-    'pkg/__pycache__/mod.pyc': 'no',
-    'näme with "quotes"\n': '',
-    empty: null,
-    '.prefectignore': '__pycache__\n*.log\n',
-    'a.log': 'no',
-    'build/a.log': 'no',
-    link: { link: 'pkg/mod.py' },
+describe("Prefect's own block", needs('prefect2storage'), () => {
+  let prefect: PrefectBlocks
+  before(async () => {
+    prefect = await startPrefectBlocks()
   })
-  const block = { slug: 'local-file-system', data: { basepath: base } }
-  const ignored = await compare({ block: () => block }, { block: block.slug, from: undefined })
-  t.diagnostic(`differences that are ignored: ${ignored}`)
+  after(() => prefect[Symbol.asyncDispose]())
+
+  for (const { block, server, open } of comparisons) {
+    for (const from of [undefined, 'pkg']) {
+      const what = from === undefined ? 'the whole base path' : `the folder "${from}" below it`
+      test(`${block} brings the tree that Prefect's block brings: ${what}`, needs(server), async t => {
+        await using place = await open()
+        for (const [path, content] of Object.entries(files))
+          if (unfetchable[block]?.[path] === undefined) await place.put(path, content)
+        t.diagnostic(`differences that are ignored: ${await compare(prefect, place, { block, from })}`)
+      })
+    }
+  }
+
+  test("local-file-system brings the tree that Prefect's block brings", async t => {
+    await using directory = await makeDirectory()
+    const base = join(directory.path, 'base')
+    await writeTree(base, {
+      'flow.py': 'x',
+      'bin/run': { mode: 0o755, text: '#!/bin/sh\n' },
+      'bin/secret': { mode: 0o600, text: 's' },
+      'bin/closed': { mode: 0o444, text: 'c' },
+      'pkg/mod.py': 'm',
+      'pkg/__pycache__/mod.pyc': 'no',
+      'näme with "quotes"\n': '',
+      empty: null,
+      '.prefectignore': '__pycache__\n*.log\n',
+      'a.log': 'no',
+      'build/a.log': 'no',
+      link: { link: 'pkg/mod.py' },
+    })
+    const block = { slug: 'local-file-system', data: { basepath: base } }
+    const ignored = await compare(prefect, { block: () => block }, { block: block.slug, from: undefined })
+    t.diagnostic(`differences that are ignored: ${ignored}`)
+  })
 })
