@@ -4,6 +4,8 @@
 import type { StorageContext } from './context.ts'
 import type { GitAddress } from './git-login.ts'
 import { runProgram } from './program.ts'
+import { type Endpoint, findNetworkError } from './reachability.ts'
+import { isTransient } from './retry.ts'
 import { TransientError } from './source.ts'
 import { StorageError } from './storage.ts'
 
@@ -35,7 +37,7 @@ export class Git {
     const call = { program: 'git', arguments: words, environment: this.#environment, directory, secrets }
     const { exitCode, output, errors } = await runProgram(call, signal)
     if (exitCode === 0) return output.toString('utf8')
-    throw this.#failure(words, errors)
+    throw await this.#failure(words, errors, signal)
   }
 
   /** Output of a command that asks the server. */
@@ -44,25 +46,48 @@ export class Git {
     return this.local(directory, words, signal)
   }
 
-  #failure(words: readonly string[], errors: string): Error {
+  async #failure(words: readonly string[], errors: string, signal: AbortSignal): Promise<Error> {
     const said = readWords(errors) || 'it said nothing'
     // Git asks for a name when the server has said 401, and again when it has refused what the helper gave.
     const refused = /could not read (Username|Password)/.test(said) ? ': the server asks for credentials (401)' : ''
     const sentence = `git ${words.find(word => !word.startsWith('-')) ?? ''} failed${refused} (${said})`
-    return isTransient(said) ? new TransientError(sentence) : new StorageError(sentence)
+    const endpoint = findUnreached(errors)
+    const cause = endpoint && (await findNetworkError(endpoint, signal))
+    if (cause && !isTransient(cause)) return new StorageError(sentence, { cause })
+    return endpoint || isPassing(said) ? new TransientError(sentence, { cause }) : new StorageError(sentence)
   }
 }
 
 const passing = [
-  /Could not resolve host.*try again|Temporary failure in name resolution/i,
-  /Failed to connect|Couldn't connect|Connection (refused|reset|timed out|closed)|Operation timed out/i,
+  /Connection (refused|reset|timed out|closed)|Operation timed out/i,
   /requested URL returned error: (408|429|5\d\d)|HTTP (408|429|5\d\d)/,
   /early EOF|RPC failed|unexpected disconnect|remote end hung up|transfer closed|bytes\/sec.*too slow|Empty reply/i,
 ]
 
-function isTransient(words: string): boolean {
+function isPassing(words: string): boolean {
   if (/Permission denied|Host key verification failed|not found|does not exist/i.test(words)) return false
   return passing.some(pattern => pattern.test(words))
+}
+
+/** What curl, ssh and git itself say of a host that they did not reach; only git's own protocol leaves out the port. */
+const unreached: readonly { readonly words: RegExp; readonly port?: number }[] = [
+  { words: /Could not resolve (?:host|proxy): (?<host>[^\s;]+)/ },
+  { words: /Failed to connect to (?<host>\S+) port (?<port>\d+)/ },
+  { words: /Could not resolve hostname (?<host>[^\s:]+)/ },
+  { words: /connect to host (?<host>\S+) port (?<port>\d+): / },
+  { words: /unable to look up (?<host>\S+) \(/ },
+  { words: /unable to connect to (?<host>[^\s:]+):/, port: 9418 },
+]
+
+/** The repository's host, a proxy, a submodule's host, one on ssh's way. */
+function findUnreached(errors: string): Endpoint | undefined {
+  // What a server says must not send us anywhere.
+  const own = errors.replaceAll(/^remote:.*$/gm, '')
+  for (const { words, port: usual } of unreached) {
+    const { host, port } = words.exec(own)?.groups ?? {}
+    if (host) return { host, port: port === undefined ? usual : Number(port) }
+  }
+  return undefined
 }
 
 /** What is worth telling: git's and the server's own lines, without progress and advice. */
@@ -113,7 +138,7 @@ function buildEnvironment({ url, login }: GitAddress, context: StorageContext): 
     GIT_TERMINAL_PROMPT: '0',
     GIT_ASKPASS: '',
     GIT_LITERAL_PATHSPECS: '1',
-    // English, for `isTransient`.
+    // English, for `isPassing` and `findUnreached`.
     LC_ALL: 'C.UTF-8',
     LANGUAGE: '',
     GIT_SSH_COMMAND:

@@ -7,6 +7,7 @@ import type { AnyAuthMethod, Client, ConnectConfig, ServerHostKeyAlgorithm, SFTP
 import { describeError } from '../errors.ts'
 import type { StorageContext } from './context.ts'
 import { type KnownKey, readKnownKeys } from './sftp-known-hosts.ts'
+import { isTransient } from './retry.ts'
 import { TransientError } from './source.ts'
 import { StorageError } from './storage.ts'
 
@@ -165,6 +166,7 @@ export function sshError(what: string, error: unknown): unknown {
     const status = statuses[error.code] ?? `status ${error.code}`
     return new StorageError(`${what} failed (${words.includes(status) ? words : `${status}: ${words}`})`)
   }
+  if (isTransient(error)) return new TransientError(`${what} broke off (${words})`, { cause: error })
   if (/No response from server|Not connected|Timed out|closed|Channel|ECONN|EPIPE/i.test(words)) {
     return new TransientError(`${what} broke off (${words})`, { cause: error })
   }

@@ -3,8 +3,12 @@
 
 import type { StorageContext } from './context.ts'
 import { runProgram } from './program.ts'
+import { findNetworkError } from './reachability.ts'
+import { isTransient } from './retry.ts'
 import { TransientError } from './source.ts'
 import { StorageError } from './storage.ts'
+
+const smbPort = 445
 
 export interface SmbShare {
   readonly host: string
@@ -59,7 +63,10 @@ export class SmbClient {
     const text = output.toString('latin1')
     // It also ends with 1 when the last command has failed; that is told from the text.
     if (exitCode === 0 || text.includes('Try "help"')) return text
-    throw smbError('Connecting', `${errors}\n${Buffer.from(text, 'latin1').toString('utf8')}`)
+    const error = smbError('Connecting', `${errors}\n${Buffer.from(text, 'latin1').toString('utf8')}`)
+    const cause = await findNetworkError({ host, port: port ?? smbPort }, signal)
+    if (!cause) throw error
+    throw isTransient(cause) ? new TransientError(error.message, { cause }) : new StorageError(error.message, { cause })
   }
 }
 
