@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import type { AnyAuthMethod, Client, ConnectConfig, ServerHostKeyAlgorithm, SFTPWrapper } from 'ssh2'
 import { describeError } from '../errors.ts'
 import type { StorageContext } from './context.ts'
-import { type KnownKey, readKnownKeys } from './sftp-known-hosts.ts'
 import { isTransient } from './retry.ts'
+import { type KnownKey, readKnownKeys } from './sftp-known-hosts.ts'
 import { TransientError } from './source.ts'
 import { StorageError } from './storage.ts'
 
@@ -36,7 +36,9 @@ export interface SshSession {
 export async function openSsh(place: SshPlace, context: StorageContext, signal: AbortSignal): Promise<SshSession> {
   signal.throwIfAborted()
   const { Client } = (await import('ssh2')).default
-  const known = await readKnownKeys(context.home, place.host, place.port)
+  const keys = await readKnownKeys(context.home, place.host, place.port)
+  // A revoked key says which one it must not be: the host is as unknown as before.
+  const known = keys.filter(({ isRevoked }) => !isRevoked)
   const authHandler = await listMethods(place, context)
   const client = new Client()
   const hostKey = { refusal: undefined as string | undefined }
@@ -55,7 +57,7 @@ export async function openSsh(place: SshPlace, context: StorageContext, signal: 
       serverHostKey: { prepend: known.flatMap(typesOf), append: [], remove: [] },
     },
     hostVerifier: (key: Buffer) => {
-      hostKey.refusal = judgeKey(key, known, place)
+      hostKey.refusal = judgeKey(key, keys, place)
       if (known.length === 0 && place.unknownHost === 'warn') {
         context.logger?.warn({ host: place.host, port: place.port }, 'host key of the ssh server is unknown')
       }
@@ -141,10 +143,12 @@ function typesOf({ type }: KnownKey): ServerHostKeyAlgorithm[] {
   return types.filter(known => known === type)
 }
 
-function judgeKey(key: Buffer, known: readonly KnownKey[], { host, port, unknownHost }: SshPlace): string | undefined {
-  const own = known.find(({ base64 }) => equal(Buffer.from(base64, 'base64'), key))
-  if (own) return own.isRevoked ? `The host key of ${host}:${port} is marked as revoked in known_hosts` : undefined
-  if (known.length > 0)
+function judgeKey(key: Buffer, keys: readonly KnownKey[], { host, port, unknownHost }: SshPlace): string | undefined {
+  const same = keys.filter(({ base64 }) => equal(Buffer.from(base64, 'base64'), key))
+  if (same.some(({ isRevoked }) => isRevoked))
+    return `The host key of ${host}:${port} is marked as revoked in known_hosts`
+  if (same.length > 0) return undefined
+  if (keys.some(({ isRevoked }) => !isRevoked))
     return `The host key of ${host}:${port} is not the one in known_hosts: somebody may be in between`
   return unknownHost === 'reject' ? `The host key of ${host}:${port} is not in known_hosts` : undefined
 }

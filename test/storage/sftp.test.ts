@@ -145,6 +145,31 @@ test(
   },
 )
 
+test(
+  'a revoked key is refused wherever it stands, and says nothing of hosts with other keys',
+  needs('sftp'),
+  async () => {
+    const { data = '', known_hosts_file = '', password } = storageServer('sftp')
+    await using folder = await makeDataFolder(data, owner)
+    await folder.put('flow.py', 'x')
+    await using home = await makeDirectory()
+    await mkdir(join(home.path, '.ssh'))
+    const known = (await readFile(known_hosts_file, 'utf8')).trim()
+    const [, ...key] = known.split(' ')
+    const fetchKnowing = async (...lines: string[]) => {
+      await writeFile(join(home.path, '.ssh/known_hosts'), lines.join('\n'))
+      return fetchAs(home.path, { username: 'rigel', password }, join(folder.path, 'flows'))
+    }
+    const revoked = `@revoked * ${key.join(' ')}`
+    for (const lines of [[known, revoked], [revoked, known], [revoked]]) {
+      await assert.rejects(fetchKnowing(...lines), { name: 'StorageError', message: /is marked as revoked/ })
+    }
+    const other = `@revoked * ssh-ed25519 ${Buffer.alloc(51, 7).toString('base64')}`
+    assert.deepEqual(await fetchKnowing(other), { 'flow.py': 'x' })
+    assert.deepEqual(await fetchKnowing(other, known), { 'flow.py': 'x' })
+  },
+)
+
 test('known_hosts: names, ports, patterns, hashes, revoked keys', () => {
   const salt = Buffer.alloc(20, 1)
   const hash = createHmac('sha1', salt).update('[hashed]:2222').digest('base64')
