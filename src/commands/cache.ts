@@ -72,7 +72,7 @@ export async function shrinkCache(context: Context, call: Call): Promise<void> {
   const { cacheMaxBytes, cacheMaxAgeDays } = context.config.storage
   const limits = all ? { maxBytes: 0, maxAgeDays: 0 } : { maxBytes: cacheMaxBytes, maxAgeDays: cacheMaxAgeDays }
   const removed = await pruneCache(folder, limits)
-  await folder.sweep()
+  for (const path of await folder.sweep()) context.stderr.write(`${path} cannot be removed yet\n`)
   const bytes = removed.reduce((sum, tree) => sum + tree.bytes, 0)
   if (context.format === 'json') return printJson(context, { trees: removed.length, bytes })
   context.stdout.write(`removed ${removed.length} trees (${formatBytes(bytes)})\n`)

@@ -1,7 +1,9 @@
 // From a source to a complete tree of the cache, in a folder that nobody sees yet.
 
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { askSource } from './cache-trouble.ts'
 import type { FetchLimits, Meter } from './context.ts'
 import { download } from './download.ts'
 import { withRetries } from './retry.ts'
@@ -55,7 +57,8 @@ async function fromTree(build: Build, source: TreeSource, path: string, signal: 
     // What a try before this one has left is of no use.
     await removeTree(fetched)
     await mkdir(fetched, { mode: 0o700 })
-    await source.fetchTree(build.snapshot.validator, fetched, signal)
+    const fetch = () => source.fetchTree(build.snapshot.validator, fetched, signal)
+    await askSource(fetch, () => !existsSync(fetched))
   }, signal)
   const { id, files, bytes } = await runTreeJob({ kind: 'pack', from: fetched, to: path, limits: build.limits }, signal)
   if (files === 0) throw new StorageError('There is nothing below it')

@@ -32,16 +32,29 @@ export async function claimSource(
     await sleep(pollMs, signal)
     signal.throwIfAborted()
   }
-  await mkdir(staging, { mode: 0o700 })
+  const unlock = async () => {
+    if ((await readlink(lock).catch(() => undefined)) === mark) await unlink(lock).catch(ignoreMissing)
+  }
+  try {
+    await mkdir(staging, { mode: 0o700 })
+  } catch (error) {
+    // A full disk may have had room for the lock, and everybody would wait for it as long as this process lives.
+    await unlock()
+    throw error
+  }
   const scope = new Scope()
   scope.spawn(signal => keepTouching([lock, staging], signal))
   return {
     staging,
     async [Symbol.asyncDispose]() {
       scope.cancel()
-      await scope.join()
-      await removeTree(staging)
-      if ((await readlink(lock).catch(() => undefined)) === mark) await unlink(lock).catch(ignoreMissing)
+      try {
+        await scope.join()
+        // What stays is for the sweep of a later process.
+        await removeTree(staging).catch(() => undefined)
+      } finally {
+        await unlock()
+      }
     },
   }
 }

@@ -123,14 +123,17 @@ export class CacheFolder {
     return claimSource({ cache: this.path, source, mark: this.#nextMark() }, signal)
   }
 
-  /** Removes what dead processes have left half done. */
-  async sweep(): Promise<void> {
+  /** Removes what dead processes have left half done; returns what could not be removed yet. */
+  async sweep(): Promise<readonly string[]> {
+    const left: string[] = []
     for (const folder of ['staging', 'trash']) {
       for (const name of await readdir(join(this.path, folder))) {
         const path = join(this.path, folder, name)
-        if (!name.startsWith(this.#owner) && (await isAbandoned(path, name))) await removeTree(path)
+        if (name.startsWith(this.#owner) || !(await isAbandoned(path, name))) continue
+        await removeTree(path).catch(() => left.push(path))
       }
     }
+    return left
   }
 }
 

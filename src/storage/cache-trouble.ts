@@ -12,15 +12,32 @@ export class CacheError extends StorageError {
   }
 }
 
-/** What files answer when a disk is full, closed to writing or broken, or when somebody has removed the folder. */
-const fileCodes = new Set(['EROFS', 'EIO', 'ENOENT', 'ENOTDIR', 'EACCES', 'EPERM', 'ESTALE'])
+/** What files answer when a folder has been removed or closed to us. */
+const folderCodes: readonly string[] = ['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM']
+const fullCodes: readonly string[] = ['ENOSPC', 'EDQUOT']
+/** ... and a disk that is full, closed to writing or broken. */
+const fileCodes = new Set([...folderCodes, ...fullCodes, 'EROFS', 'EIO', 'ESTALE'])
 
-/** Sources put their own trouble into sentences, so a bare error of a file is one of the cache's. */
+/** `askSource` puts the trouble of sources into sentences, so a bare error of a file is one of the cache's. */
 export function isCacheTrouble(error: unknown): boolean {
   return error instanceof DamagedTreeError || isDiskFull(error) || fileCodes.has(errorCode(error) ?? '')
 }
 
+/** By codes alone: words may be a server's. */
 export function isDiskFull(error: unknown): boolean {
-  // Errors of the worker arrive as text.
-  return /\b(?:ENOSPC|EDQUOT)\b/.test(describeError(error))
+  for (let at = error; at instanceof Error; at = at.cause) if (fullCodes.includes(errorCode(at) ?? '')) return true
+  return false
+}
+
+/**
+ * What a source does. A file of its own that is missing or closed (a certificate, a token, an archive on this machine) is its
+ * own trouble and told as such. `isOurs`: it was busy in the cache, and it is that which is missing.
+ */
+export async function askSource<T>(ask: () => Promise<T>, isOurs?: () => boolean): Promise<T> {
+  try {
+    return await ask()
+  } catch (error) {
+    if (!folderCodes.includes(errorCode(error) ?? '') || isOurs?.()) throw error
+    throw new StorageError(describeError(error), { cause: error })
+  }
 }

@@ -11,7 +11,7 @@ import type { Logger } from '../logger.ts'
 import { type BuiltTree, buildTree } from './build-tree.ts'
 import { CacheFolder, type Reference } from './cache-folder.ts'
 import { pruneCache } from './cache-prune.ts'
-import { CacheError, isCacheTrouble, isDiskFull } from './cache-trouble.ts'
+import { askSource, CacheError, isCacheTrouble, isDiskFull } from './cache-trouble.ts'
 import type { CacheLimits, FetchLimits, Meter } from './context.ts'
 import { withRetries } from './retry.ts'
 import { SharedWork } from './shared-work.ts'
@@ -127,7 +127,7 @@ export class Cache {
   async #refreshOnce(refresh: Refresh, signal: AbortSignal): Promise<Refreshed> {
     const { name, source, options, trustsSigns } = refresh
     const known = trustsSigns ? () => this.#knownFiles(name) : undefined
-    const look = () => withRetries(() => takeSnapshot(source, options.limits, signal, known), signal)
+    const look = () => withRetries(() => askSource(() => takeSnapshot(source, options.limits, signal, known)), signal)
     const snapshot = await look()
     const unchanged = await this.#findUnchanged(name, snapshot)
     if (unchanged !== undefined) return { id: unchanged, fromCache: true }
@@ -137,7 +137,8 @@ export class Cache {
     const latest = isEnough ? snapshot : await look()
     const fetched = await this.#findUnchanged(name, latest)
     if (fetched !== undefined) return { id: fetched, fromCache: true }
-    await this.folder.sweep()
+    const left = await this.folder.sweep()
+    if (left.length > 0) options.logger?.warn({ left }, 'half a download of another process cannot be removed yet')
     return { id: await this.#fetch({ ...refresh, snapshot: latest, staging: claim.staging }, signal), fromCache: false }
   }
 
@@ -189,7 +190,9 @@ export class Cache {
     })
     await this.folder.publish(tree.path, tree.id)
     await this.folder.writeReference(name, makeReference(source, completeSnapshot(snapshot, tree.arrived), tree))
-    await pruneCache(this.folder, options.cacheLimits, new Set([tree.id]))
+    await pruneCache(this.folder, options.cacheLimits, new Set([tree.id])).catch(error =>
+      options.logger?.warn({ cache: this.folder.path, reason: describeError(error) }, 'cache cannot be pruned'),
+    )
     return tree.id
   }
 

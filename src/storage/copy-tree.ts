@@ -4,10 +4,10 @@ import {
   chmodSync,
   constants,
   copyFileSync,
-  existsSync,
   mkdirSync,
   readFileSync,
   realpathSync,
+  statSync,
   symlinkSync,
   utimesSync,
 } from 'node:fs'
@@ -54,5 +54,6 @@ export function copyTree(job: CopyJob, isCancelled: () => boolean): TreeSize {
 
 function ignoreRules(root: string): IsIgnored {
   const file = join(root, ignoreFileName)
-  return existsSync(file) ? readIgnoreFile(readFileSync(file, 'utf8')) : () => false
+  // Not a pipe, on which reading would wait for ever.
+  return statSync(file, { throwIfNoEntry: false })?.isFile() ? readIgnoreFile(readFileSync(file, 'utf8')) : () => false
 }

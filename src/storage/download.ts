@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
 import { Scope } from '../async/scope.ts'
+import { askSource } from './cache-trouble.ts'
 import type { FetchLimits, Meter } from './context.ts'
 import { defaultFileMode, defaultFolderMode, largeBytes } from './manifest.ts'
 import { pauseBeforeRetry } from './retry.ts'
@@ -68,7 +69,7 @@ async function fetchFile(task: Running, file: FileEntry, signal: AbortSignal): P
     try {
       // What it goes on with has to be of the file that it began with.
       const validator = file.validatorComes ? said.validator : file.validator
-      const content = await task.source.open({ ...file, validator }, arriving.size, signal)
+      const content = await askSource(() => task.source.open({ ...file, validator }, arriving.size, signal))
       // The answer about a rest says less.
       if (content.offset === 0) said = { validator: content.validator, sign: content.sign }
       await arriving.receive(content)
@@ -153,7 +154,8 @@ class ArrivingFile implements AsyncDisposable {
   /** From memory to a file of its own. */
   async #spill(): Promise<{ number: number; handle: FileHandle }> {
     const { number, path } = this.#task.writer.nextLarge()
-    const handle = await open(path, 'wx', 0o600)
+    // Always at its end, also when it has been cut back to nothing.
+    const handle = await open(path, 'ax', 0o600)
     for (const chunk of this.#chunks) {
       this.#hash.update(chunk)
       await handle.appendFile(chunk)

@@ -28,7 +28,17 @@ export class SharedWork<T> {
       rounds.next ??= makeRound(work)
       round = rounds.next
     }
-    return wait(round, signal)
+    try {
+      return await wait(round, signal)
+    } finally {
+      this.#forget(key, round)
+    }
+  }
+
+  /** A round that has not begun and that nobody waits for any more is aborted: whoever comes now needs another. */
+  #forget(key: string, round: Round<T>): void {
+    const rounds = this.#rounds.get(key)
+    if (round.waiting === 0 && rounds?.next === round) rounds.next = undefined
   }
 
   #begin(key: string, round: Round<T>): void {

@@ -2,7 +2,7 @@
 // Started, fed and ended by tree-thread.ts; one job after the other.
 
 import { parentPort } from 'node:worker_threads'
-import { describeError } from '../errors.ts'
+import { describeError, errorCode } from '../errors.ts'
 import { blameOf } from './blame.ts'
 import { type CopyJob, copyTree } from './copy-tree.ts'
 import { type PackJob, packTree } from './pack-tree.ts'
@@ -27,7 +27,13 @@ export interface TreeResult extends TreeSize {
 
 export type TreeReply =
   | { readonly ok: true; readonly result: TreeResult }
-  | { readonly ok: false; readonly message: string; readonly blame: 'run' | 'host' | 'cache' }
+  | {
+      readonly ok: false
+      readonly message: string
+      readonly blame: 'run' | 'host' | 'cache'
+      /** Of a system error. */
+      readonly code: string | undefined
+    }
 
 parentPort?.on('message', ({ job, cancelled }: TreeRequest) => {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
@@ -42,6 +48,7 @@ function perform(job: TreeJob, isCancelled: () => boolean): TreeReply {
       ok: false,
       message: describeError(error),
       blame: error instanceof DamagedTreeError ? 'cache' : blameOf(error),
+      code: errorCode(error),
     }
   }
 }

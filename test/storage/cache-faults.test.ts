@@ -8,10 +8,16 @@ import { join } from 'node:path'
 import process from 'node:process'
 import test from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { defaultLimits } from '../../src/storage/context.ts'
+import { ownName } from '../../src/storage/owner.ts'
+import { openStorage } from '../../src/storage/registry.ts'
+import type { StorageError } from '../../src/storage/storage.ts'
+import { runTreeJob } from '../../src/storage/tree-thread.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { type CachePlace, makeFiles, openCachePlace } from './cache-place.ts'
 import type { FetchOrder } from './fetch-main.ts'
+import { makeContext } from './support.ts'
 
 const fetchMain = join(import.meta.dirname, 'fetch-main.ts')
 const large = 'L'.repeat(300_000)
@@ -183,11 +189,15 @@ test('a process that waits for one that is killed takes over, and many that wait
 })
 
 /** A file system of its own, so small that it fills up. */
-async function mountSmallDisk(sizeKiB: number) {
+async function mountSmallDisk(sizeKiB: number, inodes = 0) {
   const directory = await makeDirectory()
-  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeKiB}k,mode=700`, 'tmpfs', directory.path])
+  const mount = (...options: readonly string[]) =>
+    execFileSync('mount', ['-t', 'tmpfs', '-o', options.join(), 'tmpfs', directory.path])
+  mount(`size=${sizeKiB}k`, 'mode=700', `nr_inodes=${inodes}`)
   return {
     path: directory.path,
+    /** As when somebody has tidied up. */
+    makeRoom: () => mount('remount', 'size=100m', 'nr_inodes=1000'),
     async [Symbol.asyncDispose]() {
       execFileSync('umount', [directory.path])
       await directory[Symbol.asyncDispose]()
@@ -246,4 +256,92 @@ test('a cache that gives its room to the workspace on the same disk', needs('roo
   await place.fetch({ folder: '1', cacheDir })
   // 300 kB of the old tree, 300 of the new one and 300 of the workspace are more than there is.
   assert.deepEqual((await place.fetch({ folder: '2', cacheDir, to })).tree, { large: '2'.repeat(300_000) })
+})
+
+test(
+  'a disk without room for a few names more is no reason to wait, neither then nor when there is room again',
+  needs('root'),
+  async () => {
+    await using place = await openCachePlace(files)
+    // From none of the cache's folders to all of a download.
+    for (let inodes = 2; inodes < 24; inodes++) {
+      await using disk = await mountSmallDisk(1024, inodes)
+      const cacheDir = join(disk.path, 'cache')
+      const limits = { ...defaultLimits, maxSeconds: 20 }
+      assert.deepEqual((await place.fetch({ cacheDir, limits })).tree, files, `${inodes} names`)
+      disk.makeRoom()
+      assert.deepEqual((await place.fetch({ cacheDir, limits })).tree, files, `${inodes} names, then room`)
+    }
+  },
+)
+
+test('a large file that has to be begun anew is whole in the cache', async () => {
+  await using place = await openCachePlace({ large })
+  place.server.cuts = 2
+  assert.deepEqual((await place.fetch()).tree, { large })
+  assert.deepEqual(place.server.requests, ['LIST', 'large', 'large', 'large'])
+  await place.assertSound()
+})
+
+test('words of a server cost nobody the cache', async () => {
+  await using place = await openCachePlace({ '1/a.py': 'a', '2/b.py': 'b' })
+  await place.fetch({ folder: '1' })
+  place.server.refusal = 'ENOSPC: no space left on device'
+  await assert.rejects(place.fetch({ folder: '2' }), { name: 'StorageError', blame: 'run', message: /ENOSPC/ })
+  place.server.refusal = undefined
+  assert.equal((await place.fetch({ folder: '1' })).meter.fromCache, true)
+})
+
+test('a missing file of the block itself is told as that, and is not the fault of this host', async () => {
+  await using directory = await makeDirectory()
+  const cacheDir = join(directory.path, 'cache')
+  const to = join(directory.path, 'to')
+  await mkdir(to)
+  const data = { basepath: `zip://::file://${directory.path}/nope.zip` }
+  const storage = await openStorage({ slug: 'remote-file-system', data }, makeContext({ cacheDir }))
+  await assert.rejects(storage.getDirectory(undefined, to, new AbortController().signal), (error: StorageError) => {
+    assert.equal(error.blame, 'run')
+    assert.match(error.message, /nope\.zip/)
+    assert.doesNotMatch(error.message, /cache/i)
+    return true
+  })
+})
+
+test('a job that hangs in the system holds up no other', async () => {
+  await using place = await openCachePlace(files)
+  await place.fetch()
+  const [id = ''] = await place.list('trees')
+  // Whoever opens a pipe waits until somebody writes, as for a network disk that is gone.
+  const hanging = join(place.path, 'hanging')
+  await mkdir(hanging)
+  const pipe = join(hanging, 'manifest.json')
+  execFileSync('mkfifo', [pipe])
+  const controller = new AbortController()
+  const stuck = runTreeJob({ kind: 'unpack', tree: hanging, id, to: undefined }, controller.signal)
+  const waiting = place.fetch()
+  controller.abort(new Error('given up'))
+  await assert.rejects(stuck, /given up/)
+  assert.deepEqual((await waiting).tree, files)
+  // Lets the thread go, for this process must end.
+  await writeFile(pipe, '')
+})
+
+test('what a killed process has left and something still writes to is no reason for a fetch to fail', async () => {
+  await using place = await openCachePlace(files)
+  await place.fetch()
+  // Ours, had we started just after the machine.
+  const left = join(place.cacheDir, 'staging', `${ownName().split('-').with(3, '1').join('-')}-abcdef.0`)
+  await mkdir(left)
+  const writer = spawn('sh', ['-c', 'i=0; while :; do mkdir -p "$1/d"; : >"$1/d/$i"; i=$((i+1)); done', 'sh', left], {
+    stdio: 'ignore',
+  })
+  try {
+    for (let at = 0; at < 3; at++) {
+      place.server.objects.set('a.py', Buffer.from(String(at)))
+      assert.deepEqual((await place.fetch()).tree, { ...files, 'a.py': String(at) })
+    }
+  } finally {
+    writer.kill('SIGKILL')
+    await once(writer, 'exit')
+  }
 })

@@ -109,6 +109,22 @@ test('one who gives up does not take the download from those who wait for it', a
   assert.deepEqual((await second).tree, { 'a.py': 'a' })
 })
 
+test('one who comes after another has given up waiting gets the next download', async () => {
+  await using place = await openCachePlace({ 'a.py': 'a' })
+  place.server.delayMs = 'held'
+  const first = place.fetch()
+  await until(() => place.server.held === 1)
+  const controller = new AbortController()
+  const second = place.fetch({ signal: controller.signal })
+  await delay(50)
+  controller.abort(new Error('given up'))
+  await assert.rejects(second, /given up/)
+  const third = place.fetch()
+  place.server.release()
+  assert.deepEqual((await first).tree, { 'a.py': 'a' })
+  assert.deepEqual((await third).tree, { 'a.py': 'a' })
+})
+
 test('a run that writes into its workspace changes it for nobody else', async () => {
   await using place = await openCachePlace({ 'a.py': 'a', large })
   const first = await place.fetch()

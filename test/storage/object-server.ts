@@ -19,6 +19,10 @@ export interface ObjectServer extends AsyncDisposable {
   /** How long each answer waits; or until `release`. */
   delayMs: number | 'held'
   release(): void
+  /** So many of the next answers break off in the middle, and to go on in the middle is not offered meanwhile. */
+  cuts: number
+  /** Words with which files are refused. */
+  refusal: string | undefined
   /** The folder of the bucket that is fetched. */
   block(folder?: string): StorageBlock
 }
@@ -29,7 +33,7 @@ export async function startObjectServer(files: Readonly<Record<string, string | 
   const objects = new Map(Object.entries(files).map(([key, content]) => [key, Buffer.from(content)]))
   const requests: string[] = []
   const held = new Set<() => void>()
-  const state: { delayMs: number | 'held' } = { delayMs: 0 }
+  const state: { delayMs: number | 'held' } & Faults = { delayMs: 0, cuts: 0, refusal: undefined }
 
   const server = createServer((request, response) => {
     const url = new URL(request.url ?? '/', 'http://bucket')
@@ -39,7 +43,7 @@ export async function startObjectServer(files: Readonly<Record<string, string | 
     const answer = () => {
       held.delete(answer)
       if (prefix !== null) sendListing(response, objects, prefix)
-      else sendObject(response, objects.get(key), request.headers.range ?? '')
+      else sendObject(response, objects.get(key), request.headers.range ?? '', state)
     }
     if (state.delayMs === 'held') held.add(answer)
     else setTimeout(answer, state.delayMs)
@@ -61,6 +65,18 @@ export async function startObjectServer(files: Readonly<Record<string, string | 
     },
     set delayMs(value) {
       state.delayMs = value
+    },
+    get cuts() {
+      return state.cuts
+    },
+    set cuts(value) {
+      state.cuts = value
+    },
+    get refusal() {
+      return state.refusal
+    },
+    set refusal(value) {
+      state.refusal = value
     },
     release() {
       state.delayMs = 0
@@ -96,9 +112,24 @@ function sendListing(response: ServerResponse, objects: ReadonlyMap<string, Buff
   response.end(`<ListBucketResult>${entries.join('')}</ListBucketResult>`)
 }
 
-function sendObject(response: ServerResponse, content: Buffer | undefined, range: string): void {
+interface Faults {
+  cuts: number
+  refusal: string | undefined
+}
+
+function sendObject(response: ServerResponse, content: Buffer | undefined, range: string, faults: Faults): void {
+  if (faults.refusal !== undefined) {
+    response.writeHead(403).end(`<Error><Code>AccessDenied</Code><Message>${faults.refusal}</Message></Error>`)
+    return
+  }
   if (!content) {
     response.writeHead(404).end('<Error><Code>NoSuchKey</Code></Error>')
+    return
+  }
+  if (faults.cuts > 0 && content.length > 1) {
+    faults.cuts -= 1
+    response.writeHead(200, { etag: tagOf(content), 'content-length': content.length })
+    response.write(content.subarray(0, content.length - 1), () => response.destroy())
     return
   }
   const offset = Number(/^bytes=(\d+)-$/.exec(range)?.[1] ?? 0)
