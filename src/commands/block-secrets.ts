@@ -4,7 +4,9 @@
 import { isTable } from '../config/settings-file.ts'
 
 const MASK = '********'
-const secretName = /secret|passw|token|key|credential|connection_string|signature|sas\b|auth/i
+// All of `headers`: which of them is a credential only the server knows. `acct` is FTP's third one, beside user and password.
+const secretName =
+  /secret|passw|passphrase|^pass$|pwd|^acct$|token|key|credential|connection_string|signature|sas\b|auth|cookie|headers$/i
 
 /** The same with texts under telling names masked, and without passwords in addresses. */
 export function maskSecrets(data: Readonly<Record<string, unknown>>): Record<string, unknown> {

@@ -5,6 +5,7 @@ import { after, before, test } from 'node:test'
 import { readFieldFlags } from '../../src/commands/block-fields.ts'
 import { checkBlock } from '../../src/commands/block-schema.ts'
 import { maskSecrets } from '../../src/commands/block-secrets.ts'
+import { describeBlock } from '../../src/commands/deployment-infrastructure.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { openServer, runCli, type TestServer } from './support.ts'
@@ -133,6 +134,23 @@ for (const which of ['embedded', 'prefect2'] as const) {
     },
   )
 
+  test(
+    `${which}: what protocols take in \`settings\` is shown without its secrets`,
+    needs(...requirement),
+    async () => {
+      await using scene = await makeScene()
+      const settings = { username: 'rigel', passphrase: secret, acct: secret, headers: { Cookie: secret } }
+      await scene.write('sftp.json', JSON.stringify({ basepath: 'sftp://host/srv/flows', settings }))
+      const made = await scene.rigel('block', 'create', 'remote-file-system', '--name', 'key', '-f', 'sftp.json')
+      assert.equal(made.code, 0, made.stderr)
+      const shown = await scene.rigel('block', 'inspect', 'remote-file-system/key', '--output', 'json')
+      assert.match(shown.stdout, /"username": "rigel"/)
+      const stored = await server.client.readBlockDocumentByName('remote-file-system', 'key', signal)
+      assert.deepEqual(stored?.data?.settings, settings)
+      assert.ok(stored && !JSON.stringify(describeBlock(stored)).includes(secret), 'a secret is in the deployment file')
+    },
+  )
+
   test(`${which}: a block refers to another by name`, needs(...requirement), async () => {
     await using scene = await makeScene()
     await scene.write('password', secret)
@@ -207,6 +225,8 @@ test('credentials in free tables and addresses are masked', () => {
     basepath: 's3://b',
     settings: { key: secret, client_kwargs: { aws_session_token: secret, endpoint_url: 'http://h' }, anon: false },
     repository: `https://user:${secret}@host/x.git`,
+    ssh: { username: 'u', passphrase: secret, acct: secret, bypass: 'local', pass_through: 'all' },
+    http: { headers: { Cookie: secret, 'X-Custom': [secret] }, db_pwd: secret, pass: secret, cookies: { a: secret } },
   }
   assert.deepEqual(maskSecrets(data), {
     basepath: 's3://b',
@@ -216,5 +236,12 @@ test('credentials in free tables and addresses are masked', () => {
       anon: false,
     },
     repository: 'https://********@host/x.git',
+    ssh: { username: 'u', passphrase: '********', acct: '********', bypass: 'local', pass_through: 'all' },
+    http: {
+      headers: { Cookie: '********', 'X-Custom': ['********'] },
+      db_pwd: '********',
+      pass: '********',
+      cookies: { a: '********' },
+    },
   })
 })
