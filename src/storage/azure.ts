@@ -122,7 +122,7 @@ class AzureFolder implements FileSource, Target {
     const isSame = file.validator === undefined || bareTag(response.header('etag')) === file.validator
     if ((status === 200 || status === 206) && isSame) {
       const validator = response.header('etag') || undefined
-      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
+      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: limit => body.bytes(limit) }
     }
     if (status === 200 || status === 206) {
       body.cancel()

@@ -103,9 +103,9 @@ class ArrivingFile implements AsyncDisposable {
 
   async receive(content: Content): Promise<void> {
     if (content.offset !== this.size) await this.#restart()
-    const isSmall = this.#file.size !== undefined && this.#file.size <= largeBytes
-    if (isSmall && content.bytes && this.size === 0) {
-      await this.#take(await content.bytes())
+    const { size } = this.#file
+    if (size !== undefined && size <= largeBytes && content.bytes && this.size === 0) {
+      await this.#take(await content.bytes(size))
       return
     }
     for await (const chunk of content.stream) await this.#take(chunk)

@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises'
 import type { FTPResponse } from 'basic-ftp'
 import * as v from 'valibot'
 import { readFields } from './block-fields.ts'
-import type { StorageContext } from './context.ts'
+import type { FetchLimits, StorageContext } from './context.ts'
 import { EachOnce } from './each-once.ts'
 import { readList, readMlsd } from './ftp-listing.ts'
 import { FtpPool } from './ftp-pool.ts'
@@ -19,6 +19,8 @@ import { walkFolders } from './walk-remote.ts'
 
 /** More than this many servers refuse. */
 const connections = 8
+/** A line of a listing: a name of 255 bytes, and facts. */
+const lineBytes = 512
 
 const text = v.nullish(v.string())
 const Settings = v.looseObject({
@@ -71,12 +73,14 @@ class FtpFolder implements FileSource, Target {
   readonly #top: string
   readonly #pool: FtpPool
   readonly #meter: StorageContext['meter']
+  readonly #limits: FetchLimits
   readonly #folders = new EachOnce()
 
   constructor(place: FtpPlace, folder: string, context: StorageContext) {
     this.#top = folder === '' ? '' : `/${folder}`
     this.#pool = new FtpPool(place, connections)
     this.#meter = context.meter
+    this.#limits = context.limits
     this.place = `FTP folder ${this.#top || '/'} at ${place.host}:${place.port}${place.tls === 'none' ? '' : ` (${place.tls} TLS)`}`
     this.credentials = place.username === undefined ? 'anonymous' : `user "${place.username}" and password of the block`
     this.identity = ['ftp', place, folder]
@@ -169,8 +173,15 @@ class FtpFolder implements FileSource, Target {
 
   async #gather(command: string, signal: AbortSignal): Promise<string> {
     const { session, transfer } = await this.#begin(command, 0, signal)
+    const { maxFiles } = this.#limits
     const chunks: Uint8Array[] = []
-    for await (const chunk of this.#drain(session, transfer)) chunks.push(chunk)
+    let bytes = 0
+    for await (const chunk of this.#drain(session, transfer)) {
+      bytes += chunk.length
+      if (bytes > maxFiles * lineBytes)
+        throw new StorageError(`Its listing is longer than one of ${maxFiles} files can be`)
+      chunks.push(chunk)
+    }
     return Buffer.concat(chunks).toString('utf8')
   }
 

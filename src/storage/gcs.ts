@@ -153,7 +153,7 @@ class GcsFolder implements FileSource, Target {
     }
     if (status === 200 || status === 206) {
       const validator = response.header('x-goog-generation') || response.header('etag') || undefined
-      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
+      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: limit => body.bytes(limit) }
     }
     const error = await refuse(`Reading "${file.path}"`, response)
     throw status === 404 || status === 412 || status === 416 ? new ChangedError(error.message) : error

@@ -1,5 +1,7 @@
 // The body of an answer while it arrives: as a stream that holds the server back, or all at once.
 
+import { StorageError } from './storage.ts'
+
 /** The two verbs of undici's controller that are needed here. */
 export interface Flow {
   pause(): void
@@ -19,6 +21,8 @@ export class HttpBody implements AsyncIterable<Uint8Array> {
   #ended = false
   #error: Error | undefined
   #wake: (() => void) | undefined
+  /** Beyond it the server has to wait. */
+  #limit = aheadBytes
   #gathers = false
 
   constructor(flow: Flow) {
@@ -28,9 +32,9 @@ export class HttpBody implements AsyncIterable<Uint8Array> {
   push(chunk: Buffer): void {
     this.#chunks.push(chunk)
     this.#ahead += chunk.length
-    if (!this.#gathers && this.#ahead > aheadBytes) this.#flow.pause()
-    if (this.#gathers && this.#ahead > maxTextBytes) this.#flow.abort(new Error('the answer is too large'))
-    if (!this.#gathers) this.#wake?.()
+    const isFull = this.#ahead > this.#limit
+    if (isFull) this.#flow.pause()
+    if (isFull || !this.#gathers) this.#wake?.()
   }
 
   end(): void {
@@ -44,18 +48,25 @@ export class HttpBody implements AsyncIterable<Uint8Array> {
     this.#wake?.()
   }
 
-  /** Everything at once. Rejects when the connection is cut before the end. */
-  async bytes(): Promise<Buffer> {
+  /**
+   * Everything at once, but of what is longer than `limit` only its beginning, which is longer than that as well. Rejects when
+   * the connection is cut before the end.
+   */
+  async bytes(limit = maxTextBytes): Promise<Buffer> {
     this.#gathers = true
+    this.#limit = limit
     this.#flow.resume()
-    while (!this.#ended) await this.#changed()
-    if (this.#error) throw this.#error
+    while (!this.#ended && this.#ahead <= limit) await this.#changed()
+    if (!this.#ended) this.cancel()
+    else if (this.#error) throw this.#error
     const [only] = this.#chunks
     return this.#chunks.length === 1 && only ? only : Buffer.concat(this.#chunks)
   }
 
   async text(): Promise<string> {
-    return (await this.bytes()).toString('utf8')
+    const bytes = await this.bytes()
+    if (bytes.length > maxTextBytes) throw new StorageError('The answer is too large')
+    return bytes.toString('utf8')
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, undefined> {

@@ -61,7 +61,7 @@ export async function readContent(file: FileEntry, offset: number, response: Htt
   const { status, body } = response
   if (status === 200 || status === 206) {
     const { validator } = sizeAndValidator(response)
-    return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
+    return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: limit => body.bytes(limit) }
   }
   const error = await refuseHttp(`Reading "${file.path}"`, response)
   throw [404, 410, 412, 416].includes(status) ? new ChangedError(error.message) : error

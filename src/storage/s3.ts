@@ -98,7 +98,7 @@ class S3Folder implements FileSource, Target {
     const { status, body } = response
     if (status === 200 || status === 206) {
       const validator = response.header('etag') || undefined
-      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: () => body.bytes() }
+      return { offset: status === 206 ? offset : 0, stream: body, validator, bytes: limit => body.bytes(limit) }
     }
     const error = await this.#client.refuse(`Reading "${file.path}"`, response)
     throw status === 404 || status === 412 || status === 416 ? new ChangedError(error.message) : error

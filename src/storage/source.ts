@@ -166,8 +166,11 @@ export interface Content {
   readonly validator?: string | undefined
   /** As in the entry, for `validatorComes`. */
   readonly sign?: string | undefined
-  /** The whole of it at once, if the driver can do that cheaper than by the stream; used for small files. */
-  readonly bytes?: () => Promise<Uint8Array>
+  /**
+   * The whole of it at once, if the driver can do that cheaper than by the stream; used for small files. Of what is longer than
+   * `limit` only the beginning, which is longer than that as well: what a server sends may have no end.
+   */
+  readonly bytes?: (limit: number) => Promise<Uint8Array>
 }
 
 /** It may work when tried again. */

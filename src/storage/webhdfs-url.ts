@@ -135,7 +135,7 @@ class HdfsFolder implements FileSource, Target {
     // The credentials are for the name node; the address that it gave holds what the data node wants to see.
     const response = await this.#http.send({ method: 'GET', origin, path: `${pathname}${search}`, headers: {} }, signal)
     if (response.status !== 200 && response.status !== 206) throw await refuse(`Reading "${file.path}"`, response)
-    return { offset, stream: response.body, bytes: () => response.body.bytes() }
+    return { offset, stream: response.body, bytes: limit => response.body.bytes(limit) }
   }
 
   async read(path: string, signal: AbortSignal): Promise<Content> {

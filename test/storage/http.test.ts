@@ -63,6 +63,25 @@ test('a body whose next piece comes while it is being asked for does not hang', 
   assert.deepEqual(got, ['one', 'two', 'three'])
 })
 
+test('of a body without an end only what was asked for is gathered, and its connection is let go', async () => {
+  const piece = Buffer.alloc(64 * 1024)
+  let sent = 0
+  let closed: Promise<unknown> = Promise.resolve()
+  await using place = await serve((_request, response) => {
+    closed = once(response, 'close')
+    const more = () => {
+      while (!response.destroyed && response.write(piece)) sent += piece.length
+    }
+    response.on('drain', more)
+    more()
+  })
+  const bytes = await (await place.get()).body.bytes(10)
+  assert.ok(bytes.length > 10 && bytes.length < 1024 * 1024, `${bytes.length} bytes`)
+  await closed
+  // What lies in the buffers of both ends counts as sent.
+  assert.ok(sent < 32 * 1024 * 1024, `${sent} bytes`)
+})
+
 test('a connection that is cut in the middle of a body is an error, read either way', async () => {
   await using place = await serve((_request, response) => {
     response.writeHead(200, { 'content-length': '100' })

@@ -13,6 +13,7 @@ import { needs, type Requirement } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { startTcpProxy, type TcpProxyOptions } from '../support/tcp-proxy.ts'
 import { makeDataFolder } from './data-folder.ts'
+import { makeBucket, s3BucketBlock } from './s3-server.ts'
 import { makeContext } from './support.ts'
 
 const signal = new AbortController().signal
@@ -110,6 +111,47 @@ const liars: readonly Liar[] = [
     },
   },
 ]
+
+test('s3: a large object that is listed as a small one is not gathered', needs('s3'), async () => {
+  await using place = await makeBucket('s3')
+  const size = 60 * 1024 * 1024
+  await place.put('flows/large.bin', Buffer.alloc(size))
+  const change = (piece: Buffer) =>
+    Buffer.from(
+      piece.toString('latin1').replace(`<Size>${size}<`, `<Size>${'10'.padStart(String(size).length, '0')}<`),
+      'latin1',
+    )
+  const { hostname, port } = new URL(place.endpoint)
+  await using proxy = await startTcpProxy({ host: hostname, port: Number(port), change })
+  await using directory = await makeDirectory()
+  const block = s3BucketBlock({ ...place, endpoint: `http://127.0.0.1:${proxy.port}` })
+  const storage = await openStorage(block, makeContext())
+  await assert.rejects(storage.getDirectory(undefined, directory.path, signal), {
+    name: 'StorageError',
+    message: /"large\.bin" is larger than it was listed/,
+  })
+  // Three times, for it might have grown; what is in the buffers on the way comes with it.
+  assert.ok(proxy.bytes < size, `${proxy.bytes} bytes`)
+})
+
+test('ftp: a listing without an end is not gathered', needs('ftp'), async () => {
+  const { data = '', host = '', port = '', username, password } = storageServer('ftp')
+  await using folder = await makeDataFolder(data)
+  await folder.put(honest, 'print("hello")\n')
+  await using proxy = await startFtpProxy({
+    host,
+    port: Number(port),
+    change: piece => Buffer.alloc(4 * 1024 * 1024, piece),
+  })
+  await using directory = await makeDirectory()
+  const basepath = `ftp://127.0.0.1/${folder.name}/flows`
+  const block = { slug: 'remote-file-system', data: { basepath, settings: { port: proxy.port, username, password } } }
+  const storage = await openStorage(block, makeContext({ limits: { maxBytes: 1e9, maxFiles: 1000, maxSeconds: 60 } }))
+  await assert.rejects(storage.getDirectory(undefined, directory.path, signal), {
+    name: 'StorageError',
+    message: /Its listing is longer than one of 1000 files can be/,
+  })
+})
 
 for (const { requirement, name, startProxy, open } of liars) {
   test(
