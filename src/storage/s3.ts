@@ -150,15 +150,23 @@ interface ListedObject {
   readonly etag: string
 }
 
-/** Keys arrive URL-encoded, for XML cannot hold every character that a key can. */
+/**
+ * Keys arrive URL-encoded where the server says so, for XML cannot hold every character that a key can. A server that does not
+ * know `encoding-type` leaves both out.
+ */
 function readListing(xml: string): { readonly objects: readonly ListedObject[]; readonly next: string | undefined } {
   const objects: ListedObject[] = []
+  const isEncoded = /<EncodingType>\s*url\s*<\/EncodingType>/.test(xml)
   for (const [, object = ''] of xml.matchAll(/<Contents>(.*?)<\/Contents>/gs)) {
-    const key = /<Key>([^<]*)<\/Key>/.exec(object)?.[1] ?? ''
+    const key = unescapeXml(/<Key>([^<]*)<\/Key>/.exec(object)?.[1] ?? '')
     const etag = /<ETag>([^<]*)<\/ETag>/.exec(object)?.[1] ?? ''
     const size = Number(/<Size>(\d+)<\/Size>/.exec(object)?.[1])
-    objects.push({ key: decodeURIComponent(unescapeXml(key).replaceAll('+', ' ')), size, etag: unescapeXml(etag) })
+    objects.push({ key: isEncoded ? decodeKey(key) : key, size, etag: unescapeXml(etag) })
   }
   const next = /<NextContinuationToken>([^<]*)<\/NextContinuationToken>/.exec(xml)?.[1]
   return { objects, next: next === undefined ? undefined : unescapeXml(next) }
+}
+
+function decodeKey(key: string): string {
+  return decodeURIComponent(key.replaceAll('+', ' '))
 }

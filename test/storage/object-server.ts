@@ -109,7 +109,7 @@ function sendListing(response: ServerResponse, objects: ReadonlyMap<string, Buff
       ([key, content]) =>
         `<Contents><Key>${encodeURIComponent(key)}</Key><ETag>${tagOf(content)}</ETag><Size>${content.length}</Size></Contents>`,
     )
-  response.end(`<ListBucketResult>${entries.join('')}</ListBucketResult>`)
+  response.end(`<ListBucketResult><EncodingType>url</EncodingType>${entries.join('')}</ListBucketResult>`)
 }
 
 interface Faults {

@@ -6,6 +6,7 @@ import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
+import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { testContract } from './contract.ts'
 import { makeBucket, openS3Place, type S3Place, s3BucketBlock } from './s3-server.ts'
 import { makeContext, readTree } from './support.ts'
@@ -93,6 +94,29 @@ test('a bucket with more objects than one page of a listing arrives whole', need
     await Promise.all(names.slice(at, at + 50).map(name => place.put(`flows/${name}`, name)))
   }
   assert.deepEqual(Object.keys(await fetchBlock(s3BucketBlock(place))), names.toSorted())
+})
+
+test('a server that does not know encoding-type means the keys that it lists as they stand', needs('s3'), async () => {
+  await using place = await makeBucket('s3')
+  const tree = { 'a+b.py': 'plus', 'c%20d.py': 'percent', '100%.py': 'no code', 'e&f.py': 'entity', 'g h.py': 'blank' }
+  for (const [name, text] of Object.entries(tree)) await place.put(`flows/${name}`, text)
+  let changed = 0
+  const change = (piece: Buffer) => {
+    const text = piece.toString('utf8').replace(/<EncodingType>url<\/EncodingType>/, said => {
+      changed++
+      return ' '.repeat(said.length)
+    })
+    // Blanks make up for what is shorter: the length of the answer has been said.
+    const plain = text.replace(/<Key>(.*?)<\/Key>/g, (said, key: string) =>
+      `<Key>${decodeURIComponent(key.replaceAll('+', ' ')).replaceAll('&', '&amp;')}</Key>`.padEnd(said.length),
+    )
+    return Buffer.from(plain)
+  }
+  const { hostname, port } = new URL(place.endpoint)
+  await using proxy = await startTcpProxy({ host: hostname, port: Number(port), change })
+  const block = s3BucketBlock({ ...place, endpoint: `http://127.0.0.1:${proxy.port}` })
+  assert.deepEqual(await fetchBlock(block), tree)
+  assert.equal(changed, 1)
 })
 
 test('an access key of which only one half is given is refused', async () => {
