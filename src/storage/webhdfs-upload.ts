@@ -18,14 +18,21 @@ export interface HdfsWay {
   readonly proxies: ProxyOptions
 }
 
+export interface HdfsAddress {
+  readonly origin: string
+  readonly path: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
 /** Gives the answer's status and text. Rejects with the connection's error, or the signal's reason. */
 export async function putFile(
-  url: string,
+  { origin, path, headers: own }: HdfsAddress,
   upload: Upload,
   { caFile, insecure, proxies }: HdfsWay,
   signal: AbortSignal,
 ): Promise<{ readonly status: number; readonly body: string }> {
-  const headers = { 'content-type': 'application/octet-stream', 'content-length': upload.size }
+  const url = `${origin}${path}`
+  const headers = { ...own, 'content-type': 'application/octet-stream', 'content-length': upload.size }
   const options = { method: 'PUT', headers, signal, timeout: silenceMs }
   const proxy = chooseProxy(new URL(url), proxies)
   const sent = url.startsWith('https:')

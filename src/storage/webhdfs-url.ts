@@ -22,7 +22,7 @@ import {
 import { StorageError } from './storage.ts'
 import { encodePath } from './url-encoding.ts'
 import { walkFolders } from './walk-remote.ts'
-import { type HdfsWay, putFile } from './webhdfs-upload.ts'
+import { type HdfsAddress, type HdfsWay, putFile } from './webhdfs-upload.ts'
 
 const connections = 16
 
@@ -131,9 +131,7 @@ class HdfsFolder implements FileSource, Target {
       throw await refuse(`Reading "${file.path}"`, redirect)
     }
     await redirect.body.bytes()
-    const { origin, pathname, search } = new URL(this.#reachable(location))
-    // The credentials are for the name node; the address that it gave holds what the data node wants to see.
-    const response = await this.#http.send({ method: 'GET', origin, path: `${pathname}${search}`, headers: {} }, signal)
+    const response = await this.#http.send({ method: 'GET', ...this.#follow(location) }, signal)
     if (response.status !== 200 && response.status !== 206) throw await refuse(`Reading "${file.path}"`, response)
     return { offset, stream: response.body, bytes: limit => response.body.bytes(limit) }
   }
@@ -156,7 +154,7 @@ class HdfsFolder implements FileSource, Target {
     const location = redirect.header('location')
     if (redirect.status !== 307 || location === '') throw await refuse(`Writing "${path}"`, redirect)
     await redirect.body.bytes()
-    const { status, body } = await putFile(this.#reachable(location), upload, this.#way, signal)
+    const { status, body } = await putFile(this.#follow(location), upload, this.#way, signal)
     if (status === 201 || status === 200) return
     const sentence = `Writing "${path}" was answered with ${status} (${wordsOf(body)})`
     throw status >= 500 ? new TransientError(sentence) : new StorageError(sentence)
@@ -183,6 +181,16 @@ class HdfsFolder implements FileSource, Target {
       },
       signal,
     )
+  }
+
+  /**
+   * Where the file itself is read or written. The login is for the name node: elsewhere the address that it gave holds what a
+   * data node wants to see, but a gateway that sends on to itself wants to see the login again.
+   */
+  #follow(location: string): HdfsAddress {
+    const { origin, pathname, search } = new URL(this.#reachable(location), this.#place.origin)
+    const isSame = origin === new URL(this.#place.origin).origin
+    return { origin, path: `${pathname}${search}`, headers: isSame ? basicHeader(this.#place.login) : {} }
   }
 
   #reachable(location: string): string {
