@@ -9,6 +9,9 @@ import { isTransient } from './retry.ts'
 import { TransientError } from './source.ts'
 import { StorageError } from './storage.ts'
 
+/** Older ones pass over GIT_CONFIG_COUNT, so over the login, without a word. */
+const neededVersion = '2.31'
+
 /** Variables that would let git work on another repository than the one it is told. */
 const foreign =
   /^GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|NAMESPACE|PREFIX|COMMON_DIR|TRACE.*)$/
@@ -54,7 +57,19 @@ export class Git {
     const endpoint = findUnreached(errors)
     const cause = endpoint && (await findNetworkError(endpoint, signal))
     if (cause && !isTransient(cause)) return new StorageError(sentence, { cause })
-    return endpoint || isPassing(said) ? new TransientError(sentence, { cause }) : new StorageError(sentence)
+    if (endpoint || isPassing(said)) return new TransientError(sentence, { cause })
+    const old = await this.#findOldVersion(signal)
+    return new StorageError(
+      old === undefined ? sentence : `${sentence}; git ${old} is too old, ${neededVersion} or newer is needed`,
+    )
+  }
+
+  /** Undefined when git is new enough, or does not say. Asked anew each time, for somebody may have seen to it. */
+  async #findOldVersion(signal: AbortSignal): Promise<string | undefined> {
+    const call = { program: 'git', arguments: ['--version'], environment: this.#environment }
+    const { output } = await runProgram(call, signal)
+    const [, version, major, minor] = /(([0-9]+)\.([0-9]+)[0-9.]*)/.exec(output.toString('utf8')) ?? []
+    return Number(major) * 1000 + Number(minor) < 2031 ? version : undefined
   }
 }
 

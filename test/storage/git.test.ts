@@ -12,6 +12,7 @@ import { readGitAddress } from '../../src/storage/git-login.ts'
 import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
+import { run } from '../support/run.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { type Contract, type ContractPlace, testContract } from './contract.ts'
@@ -267,6 +268,31 @@ test('the token is in no command line, and an unchanged repository costs one ls-
   assert.match(commands.at(-1) ?? '', /^ls-remote/)
   assert.ok(!commands.join('\n').includes(storageServer('git').token ?? ''))
   assert.deepEqual(await readTree(join(directory.path, 'two')), { 'flow.py': 'x' })
+})
+
+test('a git that is too old to be given a login is named where the login is missed', needs('git'), async () => {
+  await using directory = await makeDirectory()
+  const real = (await run('which', ['git'])).stdout.trim()
+  const old = (version: string) =>
+    `#!/bin/sh\nunset GIT_CONFIG_COUNT\n[ "$1" != --version ] || { echo 'git version ${version}'; exit; }\nexec '${real}' "$@"\n`
+  const place = await openPlace(({ url, token }) => ({
+    slug: 'github',
+    data: { repository: url, access_token: token },
+  }))
+  await place.put('flow.py', 'x')
+  const environment = { ...gitEnvironment(), PATH: `${directory.path}:${process.env.PATH}` }
+  const program = join(directory.path, 'git')
+  await writeFile(program, old('2.30.2'), { mode: 0o755 })
+  await assert.rejects(fetchBlock(place.block(), environment), {
+    name: 'StorageError',
+    message: /asks for credentials \(401\).*; git 2\.30\.2 is too old, 2\.31 or newer is needed/,
+  })
+  await writeFile(program, old('2.31.0 (Apple Git-130)'), { mode: 0o755 })
+  await assert.rejects(fetchBlock(place.block(), environment), (error: Error) => {
+    assert.match(error.message, /asks for credentials \(401\)/)
+    assert.doesNotMatch(error.message, /too old/)
+    return true
+  })
 })
 
 test('a clone whose connections are cut is begun again', needs('git'), async () => {
