@@ -2,14 +2,14 @@
 //
 // `await using server = await startPrefectServer('prefect2')`; the test says that it needs one with needs('prefect2').
 
-import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, openSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { copyFile, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as delay } from 'node:timers/promises'
+import { type ForkedServer, forkServer, startNursery } from './prefect-nursery.ts'
 import { prefectEnvironment } from './requires.ts'
 
 export type PrefectVersion = 'prefect2' | 'prefect3'
@@ -46,30 +46,22 @@ const SETTINGS = {
 /** With the database that scripts/prefect-environments has made, in which they are. */
 const HAS_BLOCK_TYPES = { PREFECT_API_BLOCKS_REGISTER_ON_START: 'false' }
 
-/**
- * Program and arguments. `prefect server start` of Prefect 2 starts just this as a child, and all that it has loaded itself
- * is never used: half of the processor time.
- */
-const SERVERS = {
-  prefect2: [
-    'python',
-    '-m',
-    'uvicorn',
-    '--factory',
-    'prefect.server.api.server:create_app',
-    '--timeout-keep-alive',
-    '5',
-  ],
-  prefect3: ['prefect', 'server', 'start'],
-} as const satisfies Record<PrefectVersion, readonly [string, ...string[]]>
+/** Names of environment variables: the socket of the nursery that `npm test` has started (setup.ts). */
+export const nurseryVariables = {
+  prefect2: 'RIGEL_TEST_NURSERY_PREFECT2',
+  prefect3: 'RIGEL_TEST_NURSERY_PREFECT3',
+} as const satisfies Record<PrefectVersion, string>
 
 /** Milliseconds; it takes about 4 s alone, and much longer where all cores are busy. */
 const START_TIMEOUT_MS = 120_000
-const STOP_TIMEOUT_MS = 10_000
 
 /** The directory of a Prefect environment with `bin/prefect` and `bin/python` in it. */
 export function findPrefect(which: PrefectVersion): string {
   return prefectEnvironment(which === 'prefect2' ? 'p2' : 'p3')
+}
+
+export function findPython(which: PrefectVersion): string {
+  return join(findPrefect(which), 'bin', 'python')
 }
 
 export async function startPrefectServer(
@@ -89,39 +81,34 @@ export async function startPrefectServer(
 async function startOnce(which: PrefectVersion, options: PrefectServerOptions): Promise<PrefectServer> {
   const port = options.port ?? (await findFreePort())
   const home = options.home ?? (await makeHome(which))
-  const isFresh = options.home === undefined && existsSync(findFreshDatabase(which))
-  const log = join(home, 'server.log')
-  const output = openSync(log, 'a')
-  const [program, ...args] = SERVERS[which]
-  // A session of its own, so that all of it can be ended by one signal.
-  const child = spawn(
-    join(findPrefect(which), 'bin', program),
-    [...args, '--host', '127.0.0.1', '--port', String(port)],
-    {
-      env: {
-        ...cleanEnvironment(),
-        ...SETTINGS,
-        ...(isFresh ? HAS_BLOCK_TYPES : {}),
-        ...options.settings,
-        PREFECT_HOME: home,
-      },
-      stdio: ['ignore', output, output],
-      detached: true,
-    },
-  )
-  const stop = async (): Promise<void> => {
-    await stopGroup(child)
-    if (options.home === undefined) await rm(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
-  }
+  const stack = new AsyncDisposableStack()
+  if (options.home === undefined)
+    stack.defer(() => rm(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }))
   const apiUrl = `http://127.0.0.1:${port}/api`
   try {
-    await waitForHealth(child, apiUrl)
-    return { apiUrl, version: await readVersion(apiUrl), home, port, [Symbol.asyncDispose]: stop }
+    const socket = await findNursery(which, options.settings, stack)
+    await waitForHealth(stack.use(forkServer(socket, { home, port })), apiUrl)
+    return { apiUrl, version: await readVersion(apiUrl), home, port, [Symbol.asyncDispose]: () => stack.disposeAsync() }
   } catch (error) {
-    const tail = (await readFile(log, 'utf8').catch(() => '')).split('\n').slice(-15).join('\n')
-    await stop()
+    const tail = (await readFile(join(home, 'server.log'), 'utf8').catch(() => '')).split('\n').slice(-15).join('\n')
+    await stack.disposeAsync()
     throw new Error(`Could not start a ${which} server. Its log ends with:\n${tail}`, { cause: error })
   }
+}
+
+/** That of all test files, or a new one where there is none or settings are asked for, which Prefect reads when imported. */
+async function findNursery(
+  which: PrefectVersion,
+  settings: PrefectServerOptions['settings'],
+  owner: AsyncDisposableStack,
+): Promise<string> {
+  const shared = process.env[nurseryVariables[which]]
+  if (shared !== undefined && settings === undefined) return shared
+  return owner.use(await startNursery(findPython(which), { ...buildServerEnvironment(which), ...settings })).socket
+}
+
+export function buildServerEnvironment(which: PrefectVersion): NodeJS.ProcessEnv {
+  return { ...cleanEnvironment(), ...SETTINGS, ...(existsSync(findFreshDatabase(which)) ? HAS_BLOCK_TYPES : {}) }
 }
 
 async function makeHome(which: PrefectVersion): Promise<string> {
@@ -154,12 +141,11 @@ export async function findFreePort(): Promise<number> {
   return address.port
 }
 
-async function waitForHealth(child: ChildProcess, apiUrl: string): Promise<void> {
+async function waitForHealth(server: ForkedServer, apiUrl: string): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT_MS
   while (performance.now() < deadline) {
     // Checked first: another program that took the port would answer in its place.
-    if (child.exitCode !== null || child.signalCode !== null)
-      throw new Error(`it ended with ${child.exitCode ?? child.signalCode}`)
+    if (server.hasEnded) throw new Error('it has ended')
     const answer = await fetch(`${apiUrl}/health`, { signal: AbortSignal.timeout(2000) }).catch(() => undefined)
     // Another program that has the port may answer as well, until Prefect ends for want of it.
     if (answer?.ok && answer.headers.get('server') === 'uvicorn') return
@@ -172,24 +158,4 @@ async function readVersion(apiUrl: string): Promise<string | undefined> {
   const answer = await fetch(`${apiUrl}/admin/version`)
   const version: unknown = answer.ok ? await answer.json() : undefined
   return typeof version === 'string' ? version : undefined
-}
-
-async function stopGroup(child: ChildProcess): Promise<void> {
-  const { pid } = child
-  if (pid === undefined) return
-  const ended = new Promise(resolve =>
-    child.exitCode === null && child.signalCode === null ? child.once('exit', resolve) : resolve(0),
-  )
-  signalGroup(pid, 'SIGTERM')
-  await Promise.race([ended, delay(STOP_TIMEOUT_MS, undefined, { ref: false })])
-  signalGroup(pid, 'SIGKILL')
-  await ended
-}
-
-function signalGroup(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(-pid, signal)
-  } catch {
-    // Nothing of the group is left.
-  }
 }
