@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict'
-import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import test from 'node:test'
-import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
-import { makeDirectory } from '../support/directory.ts'
+import { openWritableStorage, type StorageBlock } from '../../src/storage/registry.ts'
+import { startForwardProxy } from '../support/forward-proxy.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { testContract } from './contract.ts'
 import { makeBucket, openS3Place, type S3Place, s3BucketBlock } from './s3-server.ts'
-import { makeContext, readTree } from './support.ts'
+import { fetchBlock, makeContext } from './support.ts'
 
 const secret = () => storageServer('s3').secret_access_key ?? ''
 
@@ -65,15 +63,6 @@ testContract({
   open: () => openS3Place('s3any', plain, ({ endpoint }) => ({ AWS_ENDPOINT_URL: endpoint })),
 })
 
-async function fetchBlock(block: StorageBlock, environment: Record<string, string> = {}) {
-  await using directory = await makeDirectory()
-  const to = join(directory.path, 'to')
-  await mkdir(to)
-  const storage = await openStorage(block, makeContext({ environment }))
-  await storage.getDirectory(undefined, to, new AbortController().signal)
-  return await readTree(to)
-}
-
 test(
   'a zero-byte key that ends with a slash is an empty folder for s3, and nothing for s3-bucket',
   needs('s3any'),
@@ -82,7 +71,10 @@ test(
     await place.put('flows/', '')
     await place.put('flows/empty/', '')
     await place.put('flows/a.py', 'a')
-    assert.deepEqual(await fetchBlock(plain(place), { AWS_ENDPOINT_URL: place.endpoint }), { 'a.py': 'a', empty: null })
+    assert.deepEqual(await fetchBlock(plain(place), { environment: { AWS_ENDPOINT_URL: place.endpoint } }), {
+      'a.py': 'a',
+      empty: null,
+    })
     assert.deepEqual(await fetchBlock(s3BucketBlock(place)), { 'a.py': 'a' })
   },
 )
@@ -119,9 +111,56 @@ test('a server that does not know encoding-type means the keys that it lists as 
   assert.equal(changed, 1)
 })
 
+const virtual = { s3: { addressing_style: 'virtual' } }
+
+for (const [what, blockOf] of [
+  [
+    's3-bucket',
+    ({ bucket, endpoint, accessKeyId, secretAccessKey }: S3Place): StorageBlock => ({
+      slug: 's3-bucket',
+      data: {
+        bucket_name: bucket,
+        bucket_folder: 'flows',
+        credentials: {
+          aws_access_key_id: accessKeyId,
+          aws_secret_access_key: secretAccessKey,
+          aws_client_parameters: { endpoint_url: endpoint, config: virtual },
+        },
+      },
+    }),
+  ],
+  [
+    's3://',
+    ({ bucket, endpoint, accessKeyId, secretAccessKey }: S3Place): StorageBlock => ({
+      slug: 'remote-file-system',
+      data: {
+        basepath: `s3://${bucket}/flows`,
+        settings: { key: accessKeyId, secret: secretAccessKey, endpoint_url: endpoint, config_kwargs: virtual },
+      },
+    }),
+  ],
+] as const) {
+  test(`${what} reaches a bucket by its host name where the addressing style is virtual`, needs('s3'), async () => {
+    await using place = await makeBucket('s3')
+    // No name service has to know the names below localhost.
+    await using proxy = await startForwardProxy({ route: ({ port }) => ({ host: '127.0.0.1', port }) })
+    const { port } = new URL(place.endpoint)
+    const block = blockOf({ ...place, endpoint: `http://localhost:${port}` })
+    await place.put('flows/pkg/a b.py', 'a')
+    const proxies = { http: proxy.url }
+    assert.deepEqual(await fetchBlock(block, { proxies }), { 'pkg/a b.py': 'a' })
+    const storage = await openWritableStorage(block, makeContext({ proxies }))
+    const signal = new AbortController().signal
+    await storage.writePath('pkg/ünï.py', Buffer.from('b'), signal)
+    assert.equal(Buffer.from(await storage.readPath('pkg/ünï.py', signal)).toString(), 'b')
+    assert.deepEqual(await fetchBlock(s3BucketBlock(place)), { 'pkg/a b.py': 'a', 'pkg/ünï.py': 'b' })
+    for (const request of proxy.requests) assert.ok(request.includes(`${place.bucket}.localhost:${port}`), request)
+  })
+}
+
 test('an access key of which only one half is given is refused', async () => {
   const block = { slug: 's3', data: { bucket_path: 'b', aws_access_key_id: 'A' } }
-  await assert.rejects(fetchBlock(block, { AWS_REGION: 'us-east-1' }), {
+  await assert.rejects(fetchBlock(block, { environment: { AWS_REGION: 'us-east-1' } }), {
     name: 'StorageError',
     message: /only the id is given/,
   })

@@ -3,6 +3,8 @@
 import { chmod, lstat, mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { defaultLimits, type StorageContext } from '../../src/storage/context.ts'
+import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
+import { makeDirectory } from '../support/directory.ts'
 
 export function makeContext(changes: Partial<StorageContext> = {}): StorageContext {
   return {
@@ -14,6 +16,19 @@ export function makeContext(changes: Partial<StorageContext> = {}): StorageConte
     logger: undefined,
     ...changes,
   }
+}
+
+/** What arrives in a new folder, without a cache. */
+export async function fetchBlock(
+  block: StorageBlock,
+  changes: Partial<StorageContext> = {},
+): Promise<Record<string, TreeEntry>> {
+  await using directory = await makeDirectory()
+  const to = join(directory.path, 'to')
+  await mkdir(to)
+  const storage = await openStorage(block, makeContext(changes))
+  await storage.getDirectory(undefined, to, new AbortController().signal)
+  return await readTree(to)
 }
 
 /** Text of a file; `{ link }`, `{ mode, text }`; null for an empty folder. */

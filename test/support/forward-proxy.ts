@@ -10,25 +10,40 @@ export interface ForwardProxy extends AsyncDisposable {
   readonly requests: readonly string[]
 }
 
-/** With `credentials` (`user:password`) it refuses those who do not show them. */
-export async function startForwardProxy(options: { readonly credentials?: string } = {}): Promise<ForwardProxy> {
+interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+export interface ForwardProxyOptions {
+  /** `user:password`: those who do not show them are refused. */
+  readonly credentials?: string
+  /** Where a host is reached, for names that no name service knows. */
+  readonly route?: (asked: Address) => Address
+}
+
+export async function startForwardProxy({
+  credentials,
+  route = asked => asked,
+}: ForwardProxyOptions = {}): Promise<ForwardProxy> {
   const requests: string[] = []
   const sockets = new Set<Duplex>()
-  const wanted = options.credentials && `Basic ${Buffer.from(options.credentials).toString('base64')}`
+  const wanted = credentials && `Basic ${Buffer.from(credentials).toString('base64')}`
   const isRefused = ({ headers }: IncomingMessage): boolean =>
     wanted !== undefined && headers['proxy-authorization'] !== wanted
 
   const server = createServer((incoming, outgoing) => {
     requests.push(`${incoming.method} ${incoming.url}`)
     if (isRefused(incoming)) return outgoing.writeHead(407).end()
-    const forwarded = request(
-      incoming.url ?? '',
-      { method: incoming.method, headers: incoming.headers, agent: false },
-      answer => {
-        outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
-        answer.pipe(outgoing)
-      },
-    )
+    const { method, headers } = incoming
+    const url = incoming.url ?? ''
+    // As it was sent: the parsed URL may have another one.
+    const path = url.replace(/^http:\/\/[^/]*/, '')
+    const to = route(addressOf(new URL(url)))
+    const forwarded = request({ ...to, path, method, headers, agent: false }, answer => {
+      outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
+      answer.pipe(outgoing)
+    })
     forwarded.on('error', () => outgoing.destroy())
     return incoming.pipe(forwarded)
   })
@@ -36,8 +51,7 @@ export async function startForwardProxy(options: { readonly credentials?: string
     requests.push(`CONNECT ${incoming.url}`)
     if (isRefused(incoming))
       return socket.end('HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n')
-    const target = new URL(`http://${incoming.url}`)
-    const upstream = connect(Number(target.port), target.hostname, () => {
+    const upstream = connect(route(addressOf(new URL(`http://${incoming.url}`))), () => {
       socket.write('HTTP/1.1 200 Connection established\r\n\r\n')
       upstream.write(head)
       upstream.pipe(socket).pipe(upstream)
@@ -60,4 +74,8 @@ export async function startForwardProxy(options: { readonly credentials?: string
       await closed
     },
   }
+}
+
+function addressOf({ hostname, port }: URL): Address {
+  return { host: hostname, port: port === '' ? 80 : Number(port) }
 }
