@@ -8,6 +8,7 @@ import { type AzurePut, uploadInBlocks } from './azure-upload.ts'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
 import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
+import { caFileOf } from './http-login.ts'
 import { elementText, refusal, unescapeXml } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
@@ -91,7 +92,7 @@ class AzureFolder implements FileSource, Target {
     this.#settings = settings
     this.#folder = settings.base
     this.#partRule = partRule
-    this.#http = new HttpClient({ connections }, context)
+    this.#http = new HttpClient({ connections, caFile: caFileOf(context) }, context)
     this.#authorize = openLogin(settings.login, this.#http, context.environment)
     this.place = `${settings.endpoint}/${settings.container}/${settings.base}`
     this.credentials = settings.login.kind

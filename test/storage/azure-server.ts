@@ -7,6 +7,7 @@ import { HttpClient } from '../../src/storage/http.ts'
 import type { StorageBlock } from '../../src/storage/registry.ts'
 import { encodePath } from '../../src/storage/url-encoding.ts'
 import { storageServer } from '../support/storage-servers.ts'
+import { principal } from './azure-tenant.ts'
 import type { ContractPlace, Flaw } from './contract.ts'
 import { makeContext } from './support.ts'
 
@@ -16,15 +17,31 @@ export interface AzurePlace {
   readonly endpoint: string
   readonly account: string
   readonly key: string
+  /** Of the service principal. */
+  readonly secret: string
   readonly container: string
 }
 
-/** The place of a contract: how a block of some type names this container is said by `blockOf`. */
-export async function openAzurePlace(blockOf: (place: AzurePlace) => StorageBlock): Promise<ContractPlace> {
-  const { endpoint = '', account = '', key = '' } = storageServer('azure')
-  const made = { endpoint, account, key, container: `test-${randomBytes(6).toString('hex')}` }
-  const { origin, pathname, hostname, port } = new URL(endpoint)
-  const http = new HttpClient({ connections: 4 }, makeContext())
+/**
+ * The place of a contract: how a block of some type names this container is said by `blockOf`. Tokens are only taken by the
+ * server that speaks TLS.
+ */
+export async function openAzurePlace(
+  blockOf: (place: AzurePlace) => StorageBlock,
+  server: 'plain' | 'tls' = 'plain',
+): Promise<ContractPlace> {
+  const {
+    endpoint: plain = '',
+    endpoint_tls: tls = '',
+    account = '',
+    key = '',
+    ca_file: caFile,
+  } = storageServer('azure')
+  const endpoint = server === 'tls' ? tls : plain
+  const container = `test-${randomBytes(6).toString('hex')}`
+  const made = { endpoint, account, key, secret: principal.client_secret, container }
+  const { origin, protocol, pathname, hostname, port } = new URL(endpoint)
+  const http = new HttpClient({ connections: 4, caFile }, makeContext())
   const authorize = openLogin({ kind: 'shared key', account, key }, http, {})
   const put = async (
     path: string,
@@ -52,7 +69,7 @@ export async function openAzurePlace(blockOf: (place: AzurePlace) => StorageBloc
   return {
     address: { host: hostname, port: Number(port) },
     block: (at, flaw) =>
-      blockOf(flawed(at ? { ...made, endpoint: `http://${at.host}:${at.port}${pathname}` } : made, flaw)),
+      blockOf(flawed(at ? { ...made, endpoint: `${protocol}//${at.host}:${at.port}${pathname}` } : made, flaw)),
     put: (path, bytes) => put(`/${encodePath(`flows/${path}`)}`, {}, bytes, { 'x-ms-blob-type': 'BlockBlob' }),
     [Symbol.asyncDispose]: () => http.close(),
   }
@@ -65,7 +82,7 @@ function flawed(place: AzurePlace, flaw: Flaw | undefined): AzurePlace {
     case 'missing bucket':
       return { ...place, container: 'test-is-not-there' }
     case 'wrong secret':
-      return { ...place, key: Buffer.from(`x${place.key}`).toString('base64') }
+      return { ...place, key: Buffer.from(`x${place.key}`).toString('base64'), secret: `${place.secret}x` }
     case undefined:
       return place
   }

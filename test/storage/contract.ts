@@ -148,7 +148,7 @@ export function testContract(contract: Contract): void {
       await bench.putAll({ 'a.py': 'a' })
       const started = performance.now()
       const error = await failure(bench.fetch({ flaw: 'wrong secret' }))
-      assert.match(error.message, /\(.*(key|token|password|signature|account|credential|user).*\): /i)
+      assert.match(error.message, /\(.*(key|token|password|signature|account|credential|user|principal).*\): /i)
       assert.ok(performance.now() - started < 5000, 'it was tried again')
       bench.assertNoSecret(error)
     })
@@ -271,7 +271,7 @@ async function openBench(contract: Contract) {
   }
 }
 
-async function failure(promise: Promise<unknown>): Promise<Error & { blame?: string }> {
+export async function failure(promise: Promise<unknown>): Promise<Error & { blame?: string }> {
   const error = await promise.then(
     () => assert.fail('it should have failed'),
     (error: Error) => error,

@@ -128,7 +128,7 @@ certificates() { # one authority and one certificate for the set, in $tls/ca.pem
     -keyout "$tls/ca.key" -out "$tls/ca.pem" 2>/dev/null
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=localhost" \
     -keyout "$tls/key.pem" -out "$tls/request.pem" 2>/dev/null
-  echo "subjectAltName=DNS:localhost,DNS:*.localhost,DNS:github.localhost,DNS:gitlab.localhost,DNS:bitbucket.localhost,IP:127.0.0.1" >"$tls/names"
+  echo "subjectAltName=DNS:localhost,DNS:*.localhost,DNS:github.localhost,DNS:gitlab.localhost,DNS:bitbucket.localhost,DNS:rigelacct.blob.core.windows.net,IP:127.0.0.1" >"$tls/names"
   openssl x509 -req -in "$tls/request.pem" -CA "$tls/ca.pem" -CAkey "$tls/ca.key" -CAcreateserial -days 30 \
     -extfile "$tls/names" -out "$tls/cert.pem" 2>/dev/null
   touch "$tls/done"
