@@ -142,7 +142,7 @@ export const kinds: readonly BenchKind[] = [
   { name: 's3', server: 's3', targets: [2, 2], open: () => openS3Place('s3', s3) },
   { name: 's3-bucket', server: 's3', targets: [6, 6], open: () => openS3Place('s3', s3BucketBlock) },
   { name: 'azure', server: 'azure', targets: [3, 3], open: () => openAzurePlace(azure) },
-  { name: 'gcs', server: 'gcs', targets: [3, 3], open: () => openGcsPlace(false, gcs) },
+  { name: 'gcs', server: 'gcs', targets: [3, 3], open: () => openGcsPlace('files', gcs) },
   { name: 'smb', server: 'smb', targets: [10, 6], open: openSmb },
   { name: 'sftp', server: 'sftp', open: openSftp },
   { name: 'webdav', server: 'webdav', open: openWebdav },

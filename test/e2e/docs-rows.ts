@@ -53,7 +53,7 @@ async function azure(stack: AsyncDisposableStack) {
 
 async function gcs(stack: AsyncDisposableStack) {
   const place = stack.use(
-    await openGcsPlace(true, ({ bucket, endpoint }) => ({ slug: '', data: { bucket, endpoint } })),
+    await openGcsPlace('guarded', ({ bucket, endpoint }) => ({ slug: '', data: { bucket, endpoint } })),
   )
   await place.put('flow.py', code['flow.py'])
   const { bucket, endpoint } = place.block().data

@@ -110,7 +110,7 @@ const rows: readonly Row[] = [
     name: 'pull_from_gcs',
     requirement: 'gcs',
     async plan({ own: keep }) {
-      const place = await openGcsPlace(true, ({ bucket, endpoint }) => ({ slug: '', data: { bucket, endpoint } }))
+      const place = await openGcsPlace('guarded', ({ bucket, endpoint }) => ({ slug: '', data: { bucket, endpoint } }))
       keep(place)
       await putCode(place)
       const { bucket, endpoint } = place.block().data

@@ -35,7 +35,7 @@ const storages: readonly { readonly server: Requirement; readonly open: () => Pr
   {
     server: 'gcs',
     open: () =>
-      openGcsPlace(false, ({ bucket, endpoint }) => ({
+      openGcsPlace('open', ({ bucket, endpoint }) => ({
         slug: 'remote-file-system',
         data: { basepath: `gs://${bucket}/flows`, settings: { token: 'anon', endpoint_url: endpoint } },
       })),

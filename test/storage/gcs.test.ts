@@ -24,7 +24,7 @@ testContract({
   name: 'gcs with a service account',
   open: () =>
     openGcsPlace(
-      true,
+      'guarded',
       ({ bucket, key }) => ({ slug: 'gcs', data: { bucket_path: `${bucket}/flows`, service_account_info: key } }),
       ({ endpoint }) => ({ STORAGE_EMULATOR_HOST: endpoint }),
     ),
@@ -36,7 +36,7 @@ testContract({
   checksCredentials: false,
   open: () =>
     openGcsPlace(
-      true,
+      'guarded',
       ({ bucket }) => ({
         slug: 'gcs-bucket',
         data: { bucket, gcp_credentials: { service_account_info: null }, bucket_folder: 'flows/' },
@@ -50,7 +50,7 @@ testContract({
   name: 'remote-file-system gs:// without credentials',
   checksCredentials: false,
   open: () =>
-    openGcsPlace(false, ({ bucket, endpoint }) => ({
+    openGcsPlace('open', ({ bucket, endpoint }) => ({
       slug: 'remote-file-system',
       data: { basepath: `gs://${bucket}/flows`, settings: { token: 'anon', endpoint_url: endpoint } },
     })),

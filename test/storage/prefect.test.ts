@@ -72,7 +72,7 @@ const comparisons: readonly Comparison[] = [
     block: 'gs://',
     server: 'gcs',
     open: () =>
-      openGcsPlace(false, ({ bucket, endpoint }) => ({
+      openGcsPlace('open', ({ bucket, endpoint }) => ({
         slug: 'remote-file-system',
         data: { basepath: `gs://${bucket}/flows`, settings: { token: 'anon', endpoint_url: endpoint } },
       })),

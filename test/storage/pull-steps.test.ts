@@ -202,7 +202,7 @@ test('pull_from_s3 lays its folder over the folder in which steps run', needs('s
 
 test('pull_from_gcs with the credentials of a block', needs('gcs'), async () => {
   // The token's server and the bucket's are told apart by the key; the endpoint only by the environment.
-  await using place = await openGcsPlace(true, ({ key, bucket, endpoint }) => ({
+  await using place = await openGcsPlace('guarded', ({ key, bucket, endpoint }) => ({
     slug: 'gcs-bucket',
     data: { key, bucket, endpoint },
   }))

@@ -169,7 +169,7 @@ test('GCS: a large file goes up in pieces, and one that breaks off leaves the ol
   let sent = 0
   const unused = { slug: 'gcs', data: {} }
   let at: GcsPlace | undefined
-  await using place = await openGcsPlace(false, found => {
+  await using place = await openGcsPlace('open', found => {
     at = found
     return unused
   })
