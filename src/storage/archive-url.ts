@@ -11,7 +11,7 @@ import type { FetchLimits, StorageContext } from './context.ts'
 import { liftFolder } from './lift-folder.ts'
 import { joinBelow } from './paths.ts'
 import { openUrl, type RemoteUrl } from './protocols.ts'
-import { ChangedError, type Content, type Remote, type Target, type TreeSource } from './source.ts'
+import { ChangedError, type Content, type Reader, type Remote, type TreeSource } from './source.ts'
 import { StorageError } from './storage.ts'
 import { removeTree } from './workspace.ts'
 
@@ -23,7 +23,7 @@ const Settings = v.looseObject({
 })
 
 type OpenFile = () => Promise<{
-  readonly target: Pick<Target, 'place' | 'credentials' | 'read' | 'close'>
+  readonly reader: Reader
   readonly name: string
 }>
 
@@ -41,8 +41,8 @@ export async function openArchiveUrl(
     )
   }
   const open = await openFile(file, fields, settings, context)
-  const { target, name } = await open()
-  await target.close()
+  const { reader, name } = await open()
+  await reader.close()
   const kind = protocol === 'zip' ? 'zip' : 'tar'
   if (kind === 'tar' && /\.(lzma|lz|lzo|lz4|br|Z)$/.test(name)) {
     throw new StorageError(`"${name}": of compressed tar files only those by gzip, bzip2, xz and zstd can be read`)
@@ -55,8 +55,8 @@ export async function openArchiveUrl(
           kind,
           open,
           name,
-          place: target.place,
-          credentials: target.credentials,
+          place: reader.place,
+          credentials: reader.credentials,
           identity,
           folder: joinBelow(base, from),
         },
@@ -73,7 +73,7 @@ async function openFile(
 ): Promise<OpenFile> {
   const [, scheme, inside = file] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(file) ?? []
   const known = (scheme ?? protocol ?? 'file').toLowerCase()
-  if (known === 'file' || known === 'local') return async () => ({ target: localFile(inside), name: basename(inside) })
+  if (known === 'file' || known === 'local') return async () => ({ reader: localFile(inside), name: basename(inside) })
   if (known === 'zip' || known === 'tar' || inside.includes('::'))
     throw new StorageError('An archive in an archive is not supported')
   // A chain of fsspec has the settings of each part under the name of its protocol.
@@ -84,12 +84,12 @@ async function openFile(
     options ?? (own.success ? own.output : undefined) ?? {},
     context,
   )
-  const target = remote.target?.bind(remote)
-  if (!target) throw new StorageError(`A single file cannot be read by the protocol "${known}"`)
-  return async () => ({ target: target(undefined), name })
+  const openReader = remote.reader?.bind(remote) ?? remote.target?.bind(remote)
+  if (!openReader) throw new StorageError(`A single file cannot be read by the protocol "${known}"`)
+  return async () => ({ reader: openReader(undefined), name })
 }
 
-function localFile(path: string): Pick<Target, 'place' | 'credentials' | 'read' | 'close'> {
+function localFile(path: string): Reader {
   if (!isAbsolute(path))
     throw new StorageError(`The path of the archive "${path}" is relative, and an agent has no folder of its own`)
   return {
@@ -163,16 +163,16 @@ class ArchiveFolder implements TreeSource {
   }
 
   async #read<T>(signal: AbortSignal, use: (content: Content) => Promise<T>): Promise<T> {
-    const { target, name } = await this.#place.open()
+    const { reader, name } = await this.#place.open()
     try {
-      return await use(await target.read(name, signal))
+      return await use(await reader.read(name, signal))
     } catch (error) {
       // Not there: nobody has listed it, so there is nothing to list again.
       throw error instanceof ChangedError && !error.message.startsWith('The archive')
         ? new StorageError(error.message)
         : error
     } finally {
-      await target.close()
+      await reader.close()
     }
   }
 

@@ -20,7 +20,7 @@ import {
 import { unescapeXml } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
-import type { Content, Entry, FileEntry, FileSource, KnownFiles, Remote, Target } from './source.ts'
+import type { Content, Entry, FileEntry, FileSource, KnownFiles, Reader, Remote } from './source.ts'
 import { StorageError } from './storage.ts'
 import { walkFolders } from './walk-remote.ts'
 
@@ -62,7 +62,7 @@ export function openHttpUrl(
     insecure: request.ssl === false,
   }
   const open = (from: string | undefined) => new HttpFolder(place, joinBelow(path.join('/'), from), context)
-  return { folder: open, target: open }
+  return { folder: open, reader: open }
 }
 
 function loginOf(auth: v.InferOutput<typeof Auth>): BasicLogin | undefined {
@@ -70,7 +70,7 @@ function loginOf(auth: v.InferOutput<typeof Auth>): BasicLogin | undefined {
   return Array.isArray(auth) ? basicLogin(auth[0], auth[1]) : basicLogin(auth.login, auth.password)
 }
 
-class HttpFolder implements FileSource, Target {
+class HttpFolder implements FileSource, Reader {
   readonly kind = 'files'
   readonly connections = connections
   readonly place: string
@@ -111,10 +111,6 @@ class HttpFolder implements FileSource, Target {
   read(path: string, signal: AbortSignal): Promise<Content> {
     const ref = `${this.#top}${path.split('/').map(encodeURIComponent).join('/')}`
     return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
-  }
-
-  write(): Promise<never> {
-    return Promise.reject(new StorageError('A web server can only be read from'))
   }
 
   close(): Promise<void> {

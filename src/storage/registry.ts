@@ -43,14 +43,14 @@ export async function openStorage(block: StorageBlock, context: StorageContext):
   return storageOf(await openRemote(block, context), context)
 }
 
-/** For block types that Prefect can write to. Throws a ReadOnlyError for the others, and as `openStorage` does. */
+/** For blocks that Prefect can write to. Throws a ReadOnlyError for the others, and as `openStorage` does. */
 export async function openWritableStorage(block: StorageBlock, context: StorageContext): Promise<WritableStorage> {
   if (block.slug === 'local-file-system') {
     const { openLocalFileSystem } = await import('./local-file-system.ts')
     return openLocalFileSystem(block.data, context)
   }
   const remote = await openRemote(block, context)
-  if (!remote.target) throw new ReadOnlyError(block.slug)
+  if (!remote.target) throw new ReadOnlyError(block.slug, remote.folder(undefined).place)
   return writableStorageOf(remote, remote.target.bind(remote), context)
 }
 

@@ -29,6 +29,8 @@ export interface Remote {
   folder(from: string | undefined): Source
   /** Missing where Prefect's block cannot be written to (git, HTTP). Joins `to` and throws as `folder` does. */
   target?(to: string | undefined): Target
+  /** The same for reading alone, where there is no target but single files can be had: an archive may lie there. */
+  reader?(from: string | undefined): Reader
 }
 
 export type Source = FileSource | TreeSource
@@ -77,12 +79,16 @@ export interface TreeSource extends Identified {
   fetchTree(revision: string | undefined, to: string, signal: AbortSignal): Promise<void>
 }
 
-/** A folder whose files are read and written one by one. All paths are below it, with `/`, without empty parts, `.` and `..`. */
-export interface Target extends Described {
-  /** How many `write`s at once pay off. */
-  readonly connections: number
+/** A folder whose files are read one by one. All paths are below it, with `/`, without empty parts, `.` and `..`. */
+export interface Reader extends Described {
   /** The content of one file. No such file, or a folder: a StorageError or ChangedError. */
   read(path: string, signal: AbortSignal): Promise<Content>
+}
+
+/** A folder whose files are written one by one as well. */
+export interface Target extends Reader {
+  /** How many `write`s at once pay off. */
+  readonly connections: number
   /**
    * Writes one file, over what is there; readers see the old content or the new one where the storage can do that. Makes the
    * folders that are missing. May be called again for the same file after a TransientError or a cut connection.

@@ -42,10 +42,10 @@ export class StorageError extends Error {
   }
 }
 
-/** The block's type has no way back: a git repository, a web site. */
+/** There is no way back to where the block points: a git repository, a web site, an archive. */
 export class ReadOnlyError extends StorageError {
-  constructor(slug: string) {
-    super(`A storage block of type "${slug}" can only be read`)
+  constructor(slug: string, place: string) {
+    super(`The storage block of type "${slug}" (${place}) can only be read`)
     this.name = 'ReadOnlyError'
   }
 }

@@ -1,7 +1,7 @@
 // The deployment file beside the one that Prefect's own command writes of the same flow, and what `deployment build` refuses.
 
 import assert from 'node:assert/strict'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -192,6 +192,27 @@ test('apply uploads the current directory and limits the queue when it is told t
   assert.equal(await readFile(join(basepath, 'apps', 'flow.py'), 'utf8'), flow)
   const queue = await server.client.readWorkQueueByName('q1', new AbortController().signal)
   assert.equal(queue?.concurrency_limit, 2)
+})
+
+test('a deployment whose storage can only be read is registered, with a warning that nothing was uploaded', async () => {
+  await using server = await openServer('embedded')
+  await using scene = await makeScene({ PREFECT_API_URL: server.apiUrl })
+  const data = { basepath: 'http://127.0.0.1:9/flows', settings: { auth: ['rigel', 'secret'] } }
+  await writeFile(join(scene.source, 'web.json'), JSON.stringify(data))
+  const create = ['block', 'create', 'remote-file-system', '--name', 'web', '--file', 'web.json']
+  assert.equal((await runCli(create, { env: scene.env, cwd: scene.source })).code, 0)
+  const args = ['sh job.sh', '-n', 'x', '-q', 'q1', '-sb', 'remote-file-system/web/etl', '--apply', '-o', 'job']
+  const warning =
+    /^warning: The storage block of type "remote-file-system" \(http:\/\/127\.0\.0\.1:9\/flows\) can only be read, so nothing was uploaded\.$/m
+  const built = await scene.rigel(...args)
+  assert.equal(built.code, 0, built.stderr)
+  assert.match(built.stderr, warning)
+  const deployment = await server.client.readDeploymentByName('sh', 'x', new AbortController().signal)
+  assert.deepEqual([deployment?.path, deployment?.entrypoint], ['etl', 'sh job.sh'])
+  assert.deepEqual((await readdir(scene.source)).toSorted(), ['flow.py', 'job.yaml', 'web.json'])
+  const applied = await runCli(['deployment', 'apply', 'job.yaml', '--upload'], { env: scene.env, cwd: scene.source })
+  assert.equal(applied.code, 0, applied.stderr)
+  assert.match(applied.stderr, warning)
 })
 
 test('an interval counts from a moment that is written down', async () => {

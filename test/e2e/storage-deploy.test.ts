@@ -94,8 +94,7 @@ async function goTheWholeWay({ apiUrl, client }: TestServer, kind: StorageKind, 
   const flowName = isPython ? [] : ['--flow-name', 'job']
   await place.publish?.(code)
   const storage = place.publish ? block : `${block}/apps/one`
-  const upload = place.skipUpload ? ['--skip-upload'] : []
-  const build = ['deployment', 'build', entrypoint, '-n', name, '-q', queue, '-sb', storage, ...upload, '--apply']
+  const build = ['deployment', 'build', entrypoint, '-n', name, '-q', queue, '-sb', storage, '--apply']
   const built = v.parse(Built, JSON.parse(await rigel(...build, ...flowName, '--output', 'json')))
   // The deployment file too, as with Prefect's own command; not .env and .prefectignore.
   assert.equal(built.uploaded?.files, place.publish ? undefined : 5)

@@ -12,8 +12,6 @@ import { storageServer } from '../support/storage-servers.ts'
 export interface StoragePlace {
   /** Brings the code there where the block itself cannot: by git. */
   readonly publish?: (files: Readonly<Record<string, string>>) => Promise<void>
-  /** Not even a warning is owed to who uploads there: the protocol can only read. */
-  readonly skipUpload?: boolean
   /** Removes what a test has left there; missing where the server goes with its data. */
   readonly clear?: () => Promise<void>
   readonly block: StorageBlock

@@ -189,7 +189,6 @@ function web(
       const { folder, place, url, username, password } = await openWebFolder(which)
       return {
         ...place,
-        skipUpload: true,
         block: blockOf(`${url}/`, username, password),
         publish: async files => {
           for (const [path, text] of Object.entries(files)) await folder.put(path, text)
