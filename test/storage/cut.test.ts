@@ -42,15 +42,18 @@ async function fetchTree(block: StorageBlock) {
   return await readTree(to)
 }
 
-test('ftp: a tree arrives whole over data connections that are cut', needs('ftp'), async () => {
-  const { data = '', host = '', port, username, password } = storageServer('ftp')
-  await using folder = await makeDataFolder(data)
-  for (const [path, text] of Object.entries(tree)) await folder.put(path, text)
-  await using proxy = await startFtpProxy({ host, port: Number(port), cut })
-  const settings = { port: proxy.port, username, password }
-  assert.deepEqual(await fetchTree(remote(`ftp://127.0.0.1/${folder.name}/flows`, settings)), tree)
-  assert.ok(proxy.transfers >= 6, `${proxy.transfers} data connections`)
-})
+for (const name of ['ftp', 'ftps'] as const) {
+  test(`${name}: a tree arrives whole over data connections that are cut`, needs(name), async () => {
+    const { data = '', username, password } = storageServer(name)
+    await using folder = await makeDataFolder(data)
+    for (const [path, text] of Object.entries(tree)) await folder.put(path, text)
+    await using proxy = await startFtpProxy(name, { cut })
+    // The certificate is not of the proxy's address.
+    const settings = { port: proxy.port, username, password, verify: false }
+    assert.deepEqual(await fetchTree(remote(`${name}://${proxy.host}/${folder.name}/flows`, settings)), tree)
+    assert.ok(proxy.transfers >= 6, `${proxy.transfers} data connections`)
+  })
+}
 
 test('webhdfs: a tree arrives whole when the connections to the data node are cut', needs('webhdfs'), async () => {
   const { host = '', port = '', user } = storageServer('webhdfs')

@@ -11,7 +11,7 @@ import { makeDirectory } from '../support/directory.ts'
 import { startFtpProxy } from '../support/ftp-proxy.ts'
 import { needs, type Requirement } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
-import { startTcpProxy, type TcpProxyOptions } from '../support/tcp-proxy.ts'
+import { startTcpProxy, type TcpProxy, type TcpProxyOptions } from '../support/tcp-proxy.ts'
 import { makeDataFolder } from './data-folder.ts'
 import { makeBucket, s3BucketBlock } from './s3-server.ts'
 import { makeContext } from './support.ts'
@@ -19,18 +19,20 @@ import { makeContext } from './support.ts'
 const signal = new AbortController().signal
 const honest = 'honest.py'
 
+type ProxyAddress = Pick<TcpProxy, 'host' | 'port'>
+
 interface Place extends AsyncDisposable {
   readonly host: string
   readonly port: number
-  /** The block's fields, with the server at another port of this machine. */
-  fields(port: number): { readonly basepath: string; readonly settings: Readonly<Record<string, unknown>> }
+  /** The block's fields, with the server at another address of this machine. */
+  fields(at: ProxyAddress): { readonly basepath: string; readonly settings: Readonly<Record<string, unknown>> }
 }
 
 interface Liar {
   readonly requirement: Requirement
   /** Of the length of the honest name, as this protocol writes it. */
   readonly name: string
-  readonly startProxy: (options: TcpProxyOptions) => Promise<AsyncDisposable & { readonly port: number }>
+  readonly startProxy: (options: TcpProxyOptions) => Promise<AsyncDisposable & ProxyAddress>
   readonly open: () => Promise<Place>
 }
 
@@ -59,8 +61,8 @@ const liars: readonly Liar[] = [
     startProxy: startTcpProxy,
     open: () => {
       const { username, password } = storageServer('http')
-      return openFolder('http', below => port => ({
-        basepath: `http://127.0.0.1:${port}/${below}/`,
+      return openFolder('http', below => ({ host, port }) => ({
+        basepath: `http://${host}:${port}/${below}/`,
         settings: { auth: [username, password] },
       }))
     },
@@ -71,20 +73,20 @@ const liars: readonly Liar[] = [
     startProxy: startTcpProxy,
     open: () => {
       const { username, password } = storageServer('webdav')
-      return openFolder('webdav', below => port => ({
+      return openFolder('webdav', below => ({ host, port }) => ({
         basepath: `webdav://${below}`,
-        settings: { base_url: `http://127.0.0.1:${port}/`, auth: [username, password] },
+        settings: { base_url: `http://${host}:${port}/`, auth: [username, password] },
       }))
     },
   },
   {
     requirement: 'ftp',
     name: '../../e.p',
-    startProxy: startFtpProxy,
+    startProxy: options => startFtpProxy('ftp', options),
     open: () => {
       const { username, password } = storageServer('ftp')
-      return openFolder('ftp', below => port => ({
-        basepath: `ftp://127.0.0.1/${below}`,
+      return openFolder('ftp', below => ({ host, port }) => ({
+        basepath: `ftp://${host}/${below}`,
         settings: { port, username, password },
       }))
     },
@@ -96,8 +98,11 @@ const liars: readonly Liar[] = [
     async open() {
       const { host = '', port = '', user } = storageServer('webhdfs')
       const folder = `test-${randomBytes(6).toString('hex')}`
-      const fields = (at: number) => ({ basepath: `webhdfs://127.0.0.1:${at}/${folder}`, settings: { user } })
-      const block = { slug: 'remote-file-system', data: fields(Number(port)) }
+      const fields = (at: ProxyAddress) => ({
+        basepath: `webhdfs://${at.host}:${at.port}/${folder}`,
+        settings: { user },
+      })
+      const block = { slug: 'remote-file-system', data: fields({ host, port: Number(port) }) }
       const storage = await openWritableStorage(block, makeContext())
       await storage.writePath(honest, Buffer.from('print("hello")\n'), signal)
       return {
@@ -135,16 +140,12 @@ test('s3: a large object that is listed as a small one is not gathered', needs('
 })
 
 test('ftp: a listing without an end is not gathered', needs('ftp'), async () => {
-  const { data = '', host = '', port = '', username, password } = storageServer('ftp')
+  const { data = '', username, password } = storageServer('ftp')
   await using folder = await makeDataFolder(data)
   await folder.put(honest, 'print("hello")\n')
-  await using proxy = await startFtpProxy({
-    host,
-    port: Number(port),
-    change: piece => Buffer.alloc(4 * 1024 * 1024, piece),
-  })
+  await using proxy = await startFtpProxy('ftp', { change: piece => Buffer.alloc(4 * 1024 * 1024, piece) })
   await using directory = await makeDirectory()
-  const basepath = `ftp://127.0.0.1/${folder.name}/flows`
+  const basepath = `ftp://${proxy.host}/${folder.name}/flows`
   const block = { slug: 'remote-file-system', data: { basepath, settings: { port: proxy.port, username, password } } }
   const storage = await openStorage(block, makeContext({ limits: { maxBytes: 1e9, maxFiles: 1000, maxSeconds: 60 } }))
   await assert.rejects(storage.getDirectory(undefined, directory.path, signal), {
@@ -170,7 +171,7 @@ for (const { requirement, name, startProxy, open } of liars) {
       await using proxy = await startProxy({ host: place.host, port: place.port, change })
       const to = join(directory.path, 'runs', 'workspace', 'code')
       await mkdir(to, { recursive: true })
-      const block = { slug: 'remote-file-system', data: place.fields(proxy.port) }
+      const block = { slug: 'remote-file-system', data: place.fields(proxy) }
       const context = makeContext({ cacheDir: join(directory.path, 'cache') })
       const storage = await openStorage(block, context)
       await assert.rejects(storage.getDirectory(undefined, to, signal), {

@@ -7,6 +7,8 @@ import { connect, createServer, type Socket } from 'node:net'
 export interface TcpProxyOptions {
   readonly host: string
   readonly port: number
+  /** Where to listen itself; default a free port of 127.0.0.1. */
+  readonly at?: { readonly host: string; readonly port: number }
   /** Milliseconds that each piece of an answer waits: a longer way to the server. */
   readonly delayMs?: number
   /** Makes of each piece of an answer what the client gets. */
@@ -22,6 +24,7 @@ export interface TcpProxyOptions {
 }
 
 export interface TcpProxy extends AsyncDisposable {
+  readonly host: string
   readonly port: number
   /** Connections made so far. */
   readonly connections: number
@@ -69,11 +72,12 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy>
     upstream.on('close', () => setTimeout(() => client.destroy(), options.delayMs ?? 0))
     client.on('close', () => upstream.destroy())
   })
-  server.listen(0, '127.0.0.1')
+  server.listen(options.at ?? { host: '127.0.0.1', port: 0 })
   await once(server, 'listening')
   const address = server.address()
   assert(address !== null && typeof address === 'object')
   return {
+    host: address.address,
     port: address.port,
     get connections() {
       return seen.connections
