@@ -1,17 +1,17 @@
 // `zip://` and `tar://` in a `remote-file-system` block: a folder in an archive that lies on any other storage, named by
 // fsspec's setting `fo` or by a chain: `zip://folder::s3://bucket/code.zip`.
 
-import { createReadStream, createWriteStream } from 'node:fs'
+import { createReadStream } from 'node:fs'
 import { mkdir, mkdtemp, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, posix } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import * as v from 'valibot'
+import { type ArchiveDownload, downloadArchive } from './archive-download.ts'
 import { readFields } from './block-fields.ts'
-import type { FetchLimits, StorageContext } from './context.ts'
+import type { StorageContext } from './context.ts'
 import { liftFolder } from './lift-folder.ts'
 import { joinBelow } from './paths.ts'
 import { openUrl, type RemoteUrl } from './protocols.ts'
-import { ChangedError, type Content, type Reader, type Remote, type TreeSource } from './source.ts'
+import { ChangedError, type Reader, type Remote, type TreeSource } from './source.ts'
 import { StorageError } from './storage.ts'
 import { removeTree } from './workspace.ts'
 
@@ -131,7 +131,8 @@ class ArchiveFolder implements TreeSource {
 
   /** Asks for the file and lets go of it when the answer begins. */
   async revision(signal: AbortSignal): Promise<string | undefined> {
-    return this.#read(signal, async content => {
+    return this.#withFile(signal, async read => {
+      const content = await read(0)
       // Begun, so that it ends: a body that nobody has looked at would keep its connection.
       for await (const _ of content.stream) break
       return content.validator
@@ -144,12 +145,7 @@ class ArchiveFolder implements TreeSource {
     const archive = join(aside, 'archive')
     const tree = join(to, 'tree')
     await mkdir(tree)
-    await this.#read(signal, async content => {
-      if (revision !== undefined && content.validator !== revision) throw new ChangedError('The archive has changed')
-      await pipeline(limited(content, limits), createWriteStream(archive, { flags: 'wx', mode: 0o600 }), {
-        signal,
-      })
-    })
+    await this.#withFile(signal, read => downloadArchive({ read, revision, to: archive, limits }, signal))
     const task = { archive, archiveSize: (await stat(archive)).size, to: tree, limits, environment }
     if (this.#place.kind === 'zip') await (await import('./archive-zip.ts')).unpackZip(task, signal)
     else await (await import('./archive-tar.ts')).unpackTar(task, signal)
@@ -162,15 +158,15 @@ class ArchiveFolder implements TreeSource {
     // Each reading closes what it has opened.
   }
 
-  async #read<T>(signal: AbortSignal, use: (content: Content) => Promise<T>): Promise<T> {
+  async #withFile<T>(signal: AbortSignal, use: (read: ArchiveDownload['read']) => Promise<T>): Promise<T> {
     const { reader, name } = await this.#place.open()
+    const read = (offset: number) =>
+      reader.read(name, offset, signal).catch((error: unknown) => {
+        // Not there: nobody has listed it, so there is nothing to list again.
+        throw error instanceof ChangedError && offset === 0 ? new StorageError(error.message) : error
+      })
     try {
-      return await use(await reader.read(name, signal))
-    } catch (error) {
-      // Not there: nobody has listed it, so there is nothing to list again.
-      throw error instanceof ChangedError && !error.message.startsWith('The archive')
-        ? new StorageError(error.message)
-        : error
+      return await use(read)
     } finally {
       await reader.close()
     }
@@ -179,17 +175,5 @@ class ArchiveFolder implements TreeSource {
   async #refuseFile(tree: string): Promise<void> {
     const found = await stat(join(tree, this.#place.folder)).catch(() => undefined)
     if (found && !found.isDirectory()) throw new StorageError('It is a file, not a folder')
-  }
-}
-
-/** A small archive is larger than what is in it. */
-const archiveBytes = 1024 * 1024
-
-async function* limited({ stream }: Content, { maxBytes }: FetchLimits): AsyncGenerator<Uint8Array> {
-  let bytes = 0
-  for await (const chunk of stream) {
-    bytes += chunk.length
-    if (bytes > maxBytes + archiveBytes) throw new StorageError(`It holds more than the limit of ${maxBytes} bytes`)
-    yield chunk
   }
 }

@@ -133,8 +133,9 @@ class AzureFolder implements FileSource, Target {
     throw status === 404 || status === 416 ? new ChangedError(error.message) : error
   }
 
-  read(path: string, signal: AbortSignal): Promise<Content> {
-    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref: this.#blobOf(path) }, 0, signal)
+  read(path: string, offset: number, signal: AbortSignal): Promise<Content> {
+    const ref = this.#blobOf(path)
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, offset, signal)
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {

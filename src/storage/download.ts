@@ -7,7 +7,7 @@ import { Scope } from '../async/scope.ts'
 import { askSource } from './cache-trouble.ts'
 import type { FetchLimits, Meter } from './context.ts'
 import { defaultFileMode, defaultFolderMode, largeBytes } from './manifest.ts'
-import { pauseBeforeRetry } from './retry.ts'
+import { withResumes } from './retry.ts'
 import type { Reuse } from './reuse.ts'
 import type { ArrivedValidator, ArrivedValidators } from './snapshot.ts'
 import type { Content, Entry, FileEntry, FileSource } from './source.ts'
@@ -64,25 +64,18 @@ async function bring(task: Running, file: FileEntry, signal: AbortSignal): Promi
 async function fetchFile(task: Running, file: FileEntry, signal: AbortSignal): Promise<ArrivedValidator> {
   await using arriving = new ArrivingFile(task, file)
   let said: ArrivedValidator = {}
-  let before = task.progress.bytes
-  for (let attempt = 0; ; attempt++) {
-    try {
-      // What it goes on with has to be of the file that it began with.
-      const validator = file.validatorComes ? said.validator : file.validator
-      const content = await askSource(() => task.source.open({ ...file, validator }, arriving.size, signal))
-      // The answer about a rest says less.
-      if (content.offset === 0) said = { validator: content.validator, sign: content.sign }
-      await arriving.receive(content)
-      await arriving.finish()
-      return said
-    } catch (error) {
-      // Connections that are cut again and again still get there as long as each brings something, of whatever file: this one
-      // may have had no turn yet on a connection that all share, or always come late to it.
-      if (task.progress.bytes > before) attempt = 0
-      before = task.progress.bytes
-      await pauseBeforeRetry(error, attempt, signal)
-    }
+  const bringRest = async () => {
+    // What it goes on with has to be of the file that it began with.
+    const validator = file.validatorComes ? said.validator : file.validator
+    const content = await askSource(() => task.source.open({ ...file, validator }, arriving.size, signal))
+    // The answer about a rest says less.
+    if (content.offset === 0) said = { validator: content.validator, sign: content.sign }
+    await arriving.receive(content)
+    await arriving.finish()
+    return said
   }
+  // Of whatever file: this one may have had no turn yet on a connection that all share, or always come late to it.
+  return await withResumes(bringRest, () => task.progress.bytes, signal)
 }
 
 /** One file on its way: small ones are gathered in memory, what grows large is written to a file of its own. */

@@ -95,10 +95,10 @@ class FtpFolder implements FileSource, Target {
     return { offset, stream: this.#drain(session, transfer) }
   }
 
-  async read(path: string, signal: AbortSignal): Promise<Content> {
+  async read(path: string, offset: number, signal: AbortSignal): Promise<Content> {
     const ref = `${this.#top}/${path}`
     const modified = await this.#ask(`MDTM ${ref}`, signal)
-    const content = await this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+    const content = await this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, offset, signal)
     return { ...content, validator: modified.code === 213 ? modified.message : undefined }
   }
 

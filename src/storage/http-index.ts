@@ -108,9 +108,9 @@ class HttpFolder implements FileSource, Reader {
     return { ...(await readContent(file, offset, response)), sign }
   }
 
-  read(path: string, signal: AbortSignal): Promise<Content> {
+  read(path: string, offset: number, signal: AbortSignal): Promise<Content> {
     const ref = `${this.#top}${path.split('/').map(encodeURIComponent).join('/')}`
-    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, offset, signal)
   }
 
   close(): Promise<void> {

@@ -77,7 +77,8 @@ export function refuseHttp(what: string, response: HttpResponse): Promise<Error>
 }
 
 export function sizeAndValidator(response: HttpResponse): { size: number | undefined; validator: string | undefined } {
-  const length = response.header('content-length')
+  // The answer with a rest says how long all of it is.
+  const length = /\/(\d+)$/.exec(response.header('content-range'))?.[1] ?? response.header('content-length')
   const size = length === '' ? undefined : Number(length)
   const modified = response.header('last-modified')
   const etag = response.header('etag')

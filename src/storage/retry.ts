@@ -27,6 +27,23 @@ export async function withRetries<T>(work: (attempt: number) => Promise<T>, sign
   }
 }
 
+/**
+ * The same for what keeps what has arrived when it fails: as long as each try brings something, it still gets there.
+ * `progress` says how much there is.
+ */
+export async function withResumes<T>(work: () => Promise<T>, progress: () => number, signal: AbortSignal): Promise<T> {
+  let before = progress()
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (progress() > before) attempt = 0
+      before = progress()
+      await pauseBeforeRetry(error, attempt, signal)
+    }
+  }
+}
+
 /** Waits before the next attempt, or throws the error when there is no point in one. */
 export async function pauseBeforeRetry(error: unknown, attempt: number, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()

@@ -104,8 +104,9 @@ class S3Folder implements FileSource, Target {
     throw status === 404 || status === 412 || status === 416 ? new ChangedError(error.message) : error
   }
 
-  read(path: string, signal: AbortSignal): Promise<Content> {
-    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref: this.#keyOf(path) }, 0, signal)
+  read(path: string, offset: number, signal: AbortSignal): Promise<Content> {
+    const ref = this.#keyOf(path)
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, offset, signal)
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {

@@ -97,12 +97,12 @@ class SftpFolder implements FileSource, Target {
     return { offset, stream: readAhead(sftp, handle, file, offset, signal) }
   }
 
-  async read(path: string, signal: AbortSignal): Promise<Content> {
+  async read(path: string, offset: number, signal: AbortSignal): Promise<Content> {
     const ref = posix.join(this.#top, path)
     const sftp = await this.#connect(signal)
     const { size, mtime } = await ask<Stats>(`Looking at "${path}"`, done => sftp.stat(ref, done))
     const validator = `${mtime}/${size}`
-    return { ...(await this.open({ kind: 'file', path, size, validator, ref }, 0, signal)), validator }
+    return { ...(await this.open({ kind: 'file', path, size, validator, ref }, offset, signal)), validator }
   }
 
   /** Beside it and then over it by a rename, which only OpenSSH's extension does; elsewhere what is there goes first. */

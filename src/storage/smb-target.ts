@@ -51,7 +51,7 @@ export class SmbTarget implements Target {
     this.#client = new SmbClient(share, context)
   }
 
-  async read(path: string, signal: AbortSignal): Promise<Content> {
+  async read(path: string, _offset: number, signal: AbortSignal): Promise<Content> {
     const remote = this.#pathOf(path)
     const said = await this.#client.run([`ls ${quotePath(remote)}`], signal)
     const entry = readListing(said, dirname(remote)).find(({ kind }) => kind === 'file')

@@ -81,8 +81,8 @@ export interface TreeSource extends Identified {
 
 /** A folder whose files are read one by one. All paths are below it, with `/`, without empty parts, `.` and `..`. */
 export interface Reader extends Described {
-  /** The content of one file. No such file, or a folder: a StorageError or ChangedError. */
-  read(path: string, signal: AbortSignal): Promise<Content>
+  /** The content of one file, with its validator. No such file, or a folder: a StorageError or ChangedError. */
+  read(path: string, offset: number, signal: AbortSignal): Promise<Content>
 }
 
 /** A folder whose files are written one by one as well. */

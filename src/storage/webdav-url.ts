@@ -98,9 +98,9 @@ class WebdavFolder implements FileSource, Target {
     return readContent(file, offset, await this.#send('GET', file.ref, signal, openHeaders(file, offset)))
   }
 
-  read(path: string, signal: AbortSignal): Promise<Content> {
+  read(path: string, offset: number, signal: AbortSignal): Promise<Content> {
     const ref = this.#pathOf(path)
-    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, 0, signal)
+    return this.open({ kind: 'file', path, size: undefined, validator: undefined, ref }, offset, signal)
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {

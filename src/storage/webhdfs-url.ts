@@ -136,7 +136,7 @@ class HdfsFolder implements FileSource, Target {
     return { offset, stream: response.body, bytes: limit => response.body.bytes(limit) }
   }
 
-  async read(path: string, signal: AbortSignal): Promise<Content> {
+  async read(path: string, offset: number, signal: AbortSignal): Promise<Content> {
     const ref = [this.#top, path].filter(part => part !== '').join('/')
     const response = await this.#ask(ref, { op: 'GETFILESTATUS' }, signal)
     if (response.status !== 200) throw await refuse(`Looking at "${path}"`, response)
@@ -144,7 +144,7 @@ class HdfsFolder implements FileSource, Target {
     if (!status.success) throw new StorageError(`Looking at "${path}" was answered with something else than its status`)
     const { length: size, modificationTime } = status.output.FileStatus
     const validator = `${modificationTime}/${size}`
-    return { ...(await this.open({ kind: 'file', path, size, validator, ref }, 0, signal)), validator }
+    return { ...(await this.open({ kind: 'file', path, size, validator, ref }, offset, signal)), validator }
   }
 
   /** HDFS makes the folders that are missing. */

@@ -67,7 +67,7 @@ async function readWhole(
   { limits }: StorageContext,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  const { stream } = await target.read(name, signal)
+  const { stream } = await target.read(name, 0, signal)
   const chunks: Uint8Array[] = []
   let size = 0
   for await (const chunk of stream) {

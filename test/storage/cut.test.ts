@@ -1,10 +1,11 @@
 // Connections that are cut again and again where the contract suite's proxy does not reach: FTP's data connections, the data node of
-// WebHDFS, and archives, which are begun anew.
+// WebHDFS, archives.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { writeFileSync } from 'node:fs'
+import { mkdir, utimes, writeFile } from 'node:fs/promises'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import test from 'node:test'
@@ -13,9 +14,9 @@ import { makeDirectory } from '../support/directory.ts'
 import { startFtpProxy } from '../support/ftp-proxy.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
-import { startTcpProxy } from '../support/tcp-proxy.ts'
+import { startTcpProxy, type TcpProxyOptions } from '../support/tcp-proxy.ts'
 import { makeTar, makeZip } from './archives.ts'
-import { makeDataFolder } from './data-folder.ts'
+import { type DataFolder, makeDataFolder } from './data-folder.ts'
 import { makeContext, readTree } from './support.ts'
 
 const signal = new AbortController().signal
@@ -76,25 +77,107 @@ async function findDataNode(url: string): Promise<URL> {
   return new URL(answer.headers.location)
 }
 
-for (const [kind, make] of [
-  ['zip', makeZip],
-  ['tar', makeTar],
-] as const) {
-  test(`${kind}: an archive on a web server arrives whole after connections that are cut`, needs('http'), async () => {
+interface ArchivePlace extends AsyncDisposable {
+  /** Below which on this machine, and on the server, the archive lies. */
+  readonly folder: DataFolder
+  /** The server's connections so far. */
+  connections(): number
+  block(kind: 'zip' | 'tar'): StorageBlock
+}
+
+/** Places for an archive, on servers each of whose connections is cut. */
+const archivePlaces: Readonly<Record<'http' | 'sftp' | 'ftp', (options: Cuts) => Promise<ArchivePlace>>> = {
+  async http(options) {
     const { data = '', url = '', username = '', password = '' } = storageServer('http')
-    await using folder = await makeDataFolder(join(data, 'private'))
-    const items = Object.entries(tree).map(([path, text]) => ({ path, bytes: Buffer.from(text) }))
-    await writeFile(join(folder.path, `code.${kind}`), make(items))
-    const { hostname, port } = new URL(url)
-    await using proxy = await startTcpProxy({
-      host: hostname,
-      port: Number(port),
-      cut: piece => (piece.connection < 3 ? cut(piece) : undefined),
+    const folder = await makeDataFolder(join(data, 'private'))
+    const proxy = await startTcpProxy({ host: new URL(url).hostname, port: Number(new URL(url).port), ...options })
+    return place(
+      folder,
+      proxy,
+      () => proxy.connections,
+      kind =>
+        remote(`${kind}://::http://127.0.0.1:${proxy.port}/private/${folder.name}/code.${kind}`, {
+          http: { auth: [username, password] },
+        }),
+    )
+  },
+  async sftp(options) {
+    const { data = '', host = '', port = '', username, password } = storageServer('sftp')
+    const folder = await makeDataFolder(data)
+    const proxy = await startTcpProxy({ host, port: Number(port), ...options })
+    const settings = { sftp: { port: proxy.port, username, password } }
+    return place(
+      folder,
+      proxy,
+      () => proxy.connections,
+      kind => remote(`${kind}://::sftp://127.0.0.1${folder.path}/code.${kind}`, settings),
+    )
+  },
+  async ftp(options) {
+    const { data = '', username, password } = storageServer('ftp')
+    const folder = await makeDataFolder(data)
+    const proxy = await startFtpProxy('ftp', options)
+    const settings = { ftp: { port: proxy.port, username, password } }
+    return place(
+      folder,
+      proxy,
+      () => proxy.transfers,
+      kind => remote(`${kind}://::ftp://${proxy.host}/${folder.name}/code.${kind}`, settings),
+    )
+  },
+}
+
+type Cuts = Required<Pick<TcpProxyOptions, 'cut'>>
+
+function place(
+  folder: DataFolder,
+  proxy: AsyncDisposable,
+  connections: () => number,
+  block: ArchivePlace['block'],
+): ArchivePlace {
+  return {
+    folder,
+    connections,
+    block,
+    async [Symbol.asyncDispose]() {
+      await proxy[Symbol.asyncDispose]()
+      await folder[Symbol.asyncDispose]()
+    },
+  }
+}
+
+function makeArchive(kind: 'zip' | 'tar', files: Readonly<Record<string, string>>): Buffer {
+  const items = Object.entries(files).map(([path, text]) => ({ path, bytes: Buffer.from(text) }))
+  return (kind === 'zip' ? makeZip : makeTar)(items)
+}
+
+for (const [server, kind] of [
+  ['http', 'zip'],
+  ['http', 'tar'],
+  ['sftp', 'tar'],
+  ['ftp', 'zip'],
+] as const) {
+  test(`${server}: a ${kind} file that fits into none of the connections arrives whole`, needs(server), async () => {
+    await using place = await archivePlaces[server]({ cut })
+    await writeFile(join(place.folder.path, `code.${kind}`), makeArchive(kind, tree))
+    assert.deepEqual(await fetchTree(place.block(kind)), tree)
+    assert.ok(place.connections() >= 4, `${place.connections()} connections`)
+  })
+
+  test(`${server}: a ${kind} file that is replaced between two connections is begun anew`, needs(server), async () => {
+    const after = { ...tree, 'large.txt': randomBytes(600_000).toString('base64') }
+    let cuts = 0
+    await using place = await archivePlaces[server]({
+      cut(piece) {
+        const allowed = cut(piece)
+        // The first may be the question for its state, the second has brought a part.
+        if (allowed !== undefined && ++cuts === 2) writeFileSync(file(), makeArchive(kind, after))
+        return allowed
+      },
     })
-    const basepath = `${kind}://::http://127.0.0.1:${proxy.port}/private/${folder.name}/code.${kind}`
-    const arrived = await fetchTree(remote(basepath, { http: { auth: [username, password] } }))
-    assert.deepEqual(Object.keys(arrived), Object.keys(tree))
-    assert.ok(JSON.stringify(arrived).includes(large))
-    assert.ok(proxy.connections >= 4, `${proxy.connections} connections`)
+    const file = () => join(place.folder.path, `code.${kind}`)
+    await writeFile(file(), makeArchive(kind, tree))
+    await utimes(file(), 1, 1)
+    assert.deepEqual(await fetchTree(place.block(kind)), after)
   })
 }
