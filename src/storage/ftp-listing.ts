@@ -7,7 +7,9 @@ import { StorageError } from './storage.ts'
 export function readMlsd(text: string, below: string, at: string): readonly Entry[] {
   return text.split(/\r?\n/).flatMap((line): Entry[] => {
     const blank = line.indexOf(' ')
-    if (blank < 0) return []
+    if (line === '') return []
+    // A name with a line break in it goes on in a line of its own.
+    if (blank < 0) throw new StorageError(`The listing has a line that is no entry: ${JSON.stringify(line)}`)
     const name = line.slice(blank + 1)
     const facts = new Map(
       line

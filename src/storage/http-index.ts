@@ -22,6 +22,7 @@ import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
 import type { Content, Entry, FileEntry, FileSource, KnownFiles, Reader, Remote } from './source.ts'
 import { StorageError } from './storage.ts'
+import { decodePath } from './url-encoding.ts'
 import { walkFolders } from './walk-remote.ts'
 
 const connections = 32
@@ -189,7 +190,7 @@ export function readLinks(html: string, base: string): readonly Link[] {
     if (!url || url.origin !== origin || url.search !== '' || !url.pathname.startsWith(top)) continue
     const below = url.pathname.slice(top.length)
     const isFolder = below.endsWith('/')
-    const path = decode(isFolder ? below.slice(0, -1) : below)
+    const path = decodePath(isFolder ? below.slice(0, -1) : below)
     if (below === '' || path === undefined) continue
     // No farther than the next link: pages without any end of one would take for ever.
     const rest = html.slice(match.index + whole.length, matches[at + 1]?.index)
@@ -197,14 +198,6 @@ export function readLinks(html: string, base: string): readonly Link[] {
     links.set(below, { path, isFolder, ref: url.pathname, said: behind === undefined ? undefined : readSaid(behind) })
   }
   return [...links.values()]
-}
-
-function decode(path: string): string | undefined {
-  try {
-    return path.split('/').map(decodeURIComponent).join('/')
-  } catch {
-    return undefined
-  }
 }
 
 /** As yarl does it for fsspec: what is encoded already stays, the rest is encoded. */

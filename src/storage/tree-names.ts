@@ -8,6 +8,8 @@ import { StorageError } from './storage.ts'
 /** No file system of ours takes longer names; found out before the first write instead of in the middle. */
 const maxSegmentBytes = 255
 const maxPathBytes = 3000
+/** What decoding leaves of bytes that are not UTF-8: two names may have become one, and neither is the server's. */
+const unreadable = '\ufffd'
 
 /** Give it all entries, then nothing that they name can be outside of the folder or in each other's way. */
 export class TreeNames {
@@ -57,6 +59,9 @@ export class TreeNames {
 }
 
 function checkPath(path: string): void {
+  if (path.includes(unreadable)) {
+    throw new StorageError(`The name ${JSON.stringify(path)} has bytes in it that are not UTF-8: nothing was written`)
+  }
   const bad = path.split('/').find(part => part === '' || part === '.' || part === '..' || part.includes('\0'))
   if (bad !== undefined) {
     const trouble = bad === '' ? 'an empty part' : bad.includes('\0') ? 'a NUL byte' : `"${bad}"`
@@ -71,6 +76,8 @@ function checkPath(path: string): void {
 
 /** `..` after a name could go through another link, so only leading ones are counted, the others refused. */
 function checkTarget(path: string, target: string): void {
+  if (target.includes(unreadable))
+    throw new StorageError(`Link "${path}" points to "${target}", which is not UTF-8: nothing was written`)
   const end = join(dirname(path), target)
   const turns = /(?:^|\/)(?!\.\.?(?:\/|$))[^/]+\/(?:.*\/)?\.\.(?:\/|$)/.test(target)
   if (

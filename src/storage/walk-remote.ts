@@ -1,6 +1,7 @@
 // Lists a tree of folders on a server that lists one folder at a time: many at once.
 
 import type { Entry } from './source.ts'
+import { StorageError } from './storage.ts'
 
 /** Gives what lies directly in the folder `path` ('' is the top); the paths of entries are from the top. */
 export type ReadFolder = (path: string, signal: AbortSignal) => Promise<readonly Entry[]>
@@ -14,6 +15,7 @@ export async function* walkFolders(
   const controller = new AbortController()
   const both = AbortSignal.any([signal, controller.signal])
   const waiting = ['']
+  const known = new Set<string>()
   const running = new Map<string, Promise<{ path: string; entries: readonly Entry[] }>>()
   try {
     while (waiting.length > 0 || running.size > 0) {
@@ -27,7 +29,13 @@ export async function* walkFolders(
       const { path, entries } = await Promise.race(running.values())
       running.delete(path)
       yield entries
-      for (const entry of entries) if (entry.kind === 'folder') waiting.push(entry.path)
+      for (const entry of entries) {
+        if (entry.kind !== 'folder') continue
+        // Two names that have become one on the way: what is in the other nobody would see.
+        if (known.has(entry.path)) throw new StorageError(`The folder "${entry.path}" is there twice`)
+        known.add(entry.path)
+        waiting.push(entry.path)
+      }
     }
   } finally {
     controller.abort()

@@ -1,8 +1,9 @@
 // Walks a folder tree on this machine: links are judged and never followed, everything strange is refused by name, limits are
 // kept. Synchronous, for it runs in the tree worker and never on the agent's event loop.
 
+import { isUtf8 } from 'node:buffer'
 import { lstatSync, readdirSync, readlinkSync, realpathSync, type Stats } from 'node:fs'
-import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import type { FetchLimits } from './context.ts'
 import { type IsIgnored, ignoreFileName } from './ignore-file.ts'
 import { StorageError } from './storage.ts'
@@ -45,6 +46,7 @@ export function walkTree(options: WalkOptions, visitor: TreeVisitor): TreeSize {
 
   const walkEntry = (path: string): void => {
     const source = join(root, path)
+    if (path.includes('\ufffd')) refuseOtherBytes(root, path)
     const stat = lstatSync(source)
     size.files += 1
     if (stat.isFile()) size.bytes += stat.size
@@ -71,10 +73,20 @@ function keepLimits({ files, bytes }: TreeSize, { maxFiles, maxBytes }: FetchLim
   if (bytes > maxBytes) throw new StorageError(`It holds more than the limit of ${maxBytes} bytes`)
 }
 
+/** What stands for bytes that are not UTF-8 may be in a name by itself; else the path is one of nothing, or of something else. */
+function refuseOtherBytes(root: string, path: string): void {
+  const name = basename(path)
+  const others = readdirSync(join(root, dirname(path)), 'buffer').filter(bytes => !isUtf8(bytes))
+  if (others.some(bytes => bytes.toString('utf8') === name))
+    throw new StorageError(`The name "${path}" has bytes in it that are not UTF-8`)
+}
+
 /** The text of the link in a copy: as it is, or made relative when it is absolute. Throws when it leaves the tree. */
 function insideTarget(root: string, path: string): string {
   const link = join(root, path)
-  const text = readlinkSync(link)
+  const bytes = readlinkSync(link, 'buffer')
+  const text = bytes.toString('utf8')
+  if (!isUtf8(bytes)) throw new StorageError(`Link "${path}" points to "${text}", which is not UTF-8`)
   const end = resolveExisting(resolve(dirname(link), text))
   if (end !== root && !end.startsWith(root + sep)) {
     throw new StorageError(`Link "${path}" points to "${text}", outside of the tree: it is not followed`)

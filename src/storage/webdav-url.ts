@@ -21,7 +21,7 @@ import { joinBelow } from './paths.ts'
 import type { RemoteUrl } from './protocols.ts'
 import type { Content, Entry, FileEntry, FileSource, Remote, Target, Upload } from './source.ts'
 import { StorageError } from './storage.ts'
-import { encodePath } from './url-encoding.ts'
+import { decodePath, encodePath } from './url-encoding.ts'
 import { walkFolders } from './walk-remote.ts'
 
 const connections = 16
@@ -152,7 +152,7 @@ class WebdavFolder implements FileSource, Target {
     const resources = readMultistatus(await response.body.text())
     return resources.flatMap(({ href, isFolder, ...rest }): Entry[] => {
       const target = URL.parse(href, `${this.#place.origin}${at}`)?.pathname ?? href
-      const whole = decodeURIComponent(target).replace(/^\/+|\/+$/g, '')
+      const whole = (decodePath(target) ?? target).replace(/^\/+|\/+$/g, '')
       if (whole === folder) {
         if (!isFolder) throw new StorageError('It is a file, not a folder')
         return []

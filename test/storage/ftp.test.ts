@@ -72,6 +72,7 @@ test('an MLSD listing is read, and what is neither file nor folder is refused by
     { kind: 'folder', path: 'x/sub' },
     { kind: 'file', path: 'x/../evil', size: 0, validator: undefined, ref: '/top/x/../evil' },
   ])
+  assert.throws(() => readMlsd('type=dir; a\r\nb\r\n', '', ''), /a line that is no entry: "b"/)
   assert.throws(() => readMlsd('type=OS.unix=slink:/etc; passwd', '', ''), /"passwd" is neither a file nor a folder/)
 })
 

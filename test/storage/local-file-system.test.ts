@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdir, stat, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { openStorage, openWritableStorage } from '../../src/storage/registry.ts'
@@ -143,6 +143,23 @@ test('a named pipe in the tree is refused by name instead of being read for ever
   await using place = await makePlace({})
   execFileSync('mkfifo', [join(place.base, 'pipe')])
   await assert.rejects(place.fetch(), { message: /base.*"pipe" is neither a file, a folder nor a link/ })
+})
+
+test('a name that is not UTF-8 is refused by what can be shown of it, one that only looks so is not', async () => {
+  const tree: Tree = { 'd\ufffd': null, 'f\ufffd.py': 'f', l: { link: 'f\ufffd.py' } }
+  await using sound = await makePlace(tree)
+  assert.deepEqual(await sound.fetch(), tree)
+  await using place = await makePlace(tree)
+  const other = Buffer.concat([Buffer.from(`${place.base}/d`), Buffer.of(0xff)])
+  await mkdir(other)
+  await writeFile(Buffer.concat([other, Buffer.from('/a.py')]), 'a')
+  await assert.rejects(place.fetch(), { message: /The name "d\ufffd" has bytes in it that are not UTF-8/ })
+})
+
+test('a link to a name that is not UTF-8 is refused', async () => {
+  await using place = await makePlace({})
+  await symlink(Buffer.of(0x6e, 0xff), join(place.base, 'm'))
+  await assert.rejects(place.fetch(), { message: /Link "m" points to "n\ufffd", which is not UTF-8/ })
 })
 
 test('a missing folder is named', async () => {
