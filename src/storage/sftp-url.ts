@@ -2,6 +2,7 @@
 //
 // One connection, many requests in flight: SFTP numbers them, so nobody waits for the one before.
 
+import { randomBytes } from 'node:crypto'
 import { posix } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { FileEntryWithStats, SFTPWrapper, Stats } from 'ssh2'
@@ -110,7 +111,8 @@ class SftpFolder implements FileSource, Target {
     const sftp = await this.#connect(signal)
     const target = posix.join(this.#top, path)
     await this.#makeFolder(sftp, posix.dirname(target))
-    const partial = `${target}.partial-${crypto.randomUUID().slice(0, 8)}`
+    // Not the file's own name and more: that may be as long as a name can be.
+    const partial = posix.join(posix.dirname(target), `.rigel-${randomBytes(8).toString('hex')}`)
     const content = await upload.open()
     const stream = sftp.createWriteStream(partial, { mode: upload.mode & 0o777 })
     try {
@@ -172,9 +174,16 @@ class SftpFolder implements FileSource, Target {
     if (attrs.isFile()) return { kind: 'file', path, size: attrs.size, validator: `${attrs.mtime}/${attrs.size}`, ref }
     if (!attrs.isSymbolicLink()) throw new StorageError(`"${path}" is neither a file, a folder nor a link`)
     const target = await ask<string>(`Reading the link "${path}"`, done => sftp.readlink(ref, done))
-    // An absolute one that stays inside means the same from where it lies.
-    const inside = target.startsWith(`${this.#top}/`)
-    return { kind: 'link', path, target: inside ? posix.relative(posix.dirname(ref), target) || '.' : target }
+    return { kind: 'link', path, target: this.#fromWithin(posix.dirname(ref), target) }
+  }
+
+  /**
+   * An absolute link that stays inside means the same from where it lies. Not one with `..` in it, which may stand behind
+   * another link; TreeNames refuses it.
+   */
+  #fromWithin(folder: string, target: string): string {
+    const isInside = target === this.#top || target.startsWith(`${this.#top}/`)
+    return isInside && !target.split('/').includes('..') ? posix.relative(folder, target) || '.' : target
   }
 
   async #refuseFile(sftp: SFTPWrapper): Promise<void> {

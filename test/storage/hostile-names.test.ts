@@ -1,0 +1,230 @@
+// Names and things that a disk can hold and that are not meant well, on a real server that shows them as they are. The tree arrives as it is, or the
+// error names what is wrong; no command is carried out, nothing is left out, nothing waits for ever.
+
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { chown, mkdir, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import process from 'node:process'
+import test from 'node:test'
+import { openStorage, openWritableStorage, type StorageBlock } from '../../src/storage/registry.ts'
+import { makeDirectory } from '../support/directory.ts'
+import { needs } from '../support/requires.ts'
+import { run } from '../support/run.ts'
+import { storageServer } from '../support/storage-servers.ts'
+import { makeDataFolder } from './data-folder.ts'
+import { makeContext, readTree, type Tree } from './support.ts'
+
+const signal = AbortSignal.timeout(120_000)
+const environment = { PATH: process.env.PATH ?? '' }
+
+interface Place extends AsyncDisposable {
+  /** The folder that is fetched, on this machine. */
+  readonly flows: string
+  readonly block: StorageBlock
+}
+
+const servers = {
+  async sftp(): Promise<Place> {
+    const { host = '', port = '', username, password, data = '' } = storageServer('sftp')
+    const folder = await makeDataFolder(data)
+    const flows = join(folder.path, 'flows')
+    await chown(flows, 20001, 20001)
+    const settings = { port, username, password }
+    return {
+      flows,
+      block: { slug: 'remote-file-system', data: { basepath: `sftp://${host}${flows}`, settings } },
+      [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
+    }
+  },
+}
+
+/** What a command in a name would leave where this process is. */
+const trace = `rigel-was-here-${process.pid}`
+
+async function fetchFrom(place: Place): Promise<Tree> {
+  await using directory = await makeDirectory()
+  const to = join(directory.path, 'to')
+  await mkdir(to)
+  try {
+    await (await openStorage(place.block, makeContext({ environment }))).getDirectory(undefined, to, signal)
+    return await readTree(to)
+  } finally {
+    assert.ok(!existsSync(trace), 'a command was carried out')
+  }
+}
+
+/** Bytes of which a name may consist on this machine, below a folder. */
+function bytePath(folder: string, name: string): Buffer {
+  return Buffer.concat([Buffer.from(`${folder}/`), Buffer.from(name, 'latin1')])
+}
+
+const strange = [
+  '-rf',
+  '--',
+  '~',
+  '~root',
+  `$(touch ${trace})`,
+  `\`touch ${trace}\``,
+  `!touch ${trace}`,
+  `a;touch ${trace}`,
+  '&',
+  "it's",
+  '[a]',
+  '{a,b}',
+  '#',
+  ' lead',
+  '...',
+  '%2e%2e',
+  'NT_STATUS_ACCESS_DENIED',
+  '\u0001\u001B[31m',
+  '\ttab',
+  'e\u0301',
+  '\u202Egnp',
+  'x'.repeat(255),
+  'ü'.repeat(127),
+  '  D        0  Tue Nov 24 20:18:15 2026',
+  'a                                   N       12  Tue Nov 24 20:18:15 2026',
+]
+
+const line = (name: string, attribute: 'N' | 'D') =>
+  `${name.padEnd(30)}${attribute.padStart(7)}        0  Tue Nov 24 20:18:15 2026`
+
+/** Samba takes them all, Windows none. */
+const impossible = [
+  'a\nb',
+  'a\r',
+  `"; !touch ${trace}`,
+  `x"\n!touch ${trace}\nreget "`,
+  'back\\slash',
+  '..\\evil',
+  '*',
+  'a?',
+  '<a',
+  'a|b',
+  'a:b',
+  'trail ',
+  '. ',
+  '.. ',
+  `${line('ghost', 'D')}\nTry "help" `,
+  `${line('ghost', 'D')}\n  ghost2`,
+  `${line('.', 'D')}\nFLOW.py`,
+  `${line('FLOW.PY', 'N')}\n  SUB`,
+  `${line('SUB', 'D')}\n\n\\flows\\SUB\n  x`,
+  `${line('ghost', 'D')}\n\n\t\t1 blocks of size 1024. 1 blocks available`,
+]
+
+for (const server of ['sftp'] as const) {
+  test(`${server}: names that look like options, commands and listings arrive as they are`, needs(server), async () => {
+    await using place = await servers[server]()
+    const names = [...strange, ...impossible]
+    for (const name of names) await writeFile(join(place.flows, name), name)
+    await mkdir(join(place.flows, '-d ;!'))
+    await writeFile(join(place.flows, '-d ;!', '$x'), 'inside')
+    const expected = Object.fromEntries([...names.map(name => [name, name]), ['-d ;!/$x', 'inside']])
+    const arrived = await fetchFrom(place)
+    assert.deepEqual(arrived, { ...expected })
+  })
+}
+
+interface Scene {
+  readonly what: string
+  readonly make: (flows: string) => Promise<unknown>
+  /** What arrives, or the error. */
+  readonly sftp: Tree | RegExp
+}
+
+const scenes: readonly Scene[] = [
+  {
+    what: 'a name that is not UTF-8',
+    make: flows => writeFile(bytePath(flows, 'a\xff.py'), 'x'),
+    sftp: /The name "a\ufffd\.py" has bytes in it that are not UTF-8/,
+  },
+  {
+    what: 'a folder whose name is not UTF-8, beside one that looks like it',
+    async make(flows) {
+      for (const folder of [bytePath(flows, 'd\xff'), join(flows, 'd\ufffd')]) await mkdir(folder)
+      await writeFile(bytePath(flows, 'd\xff/x.py'), 'x')
+    },
+    sftp: /The name "d\ufffd" has bytes in it that are not UTF-8/,
+  },
+  {
+    what: 'a link to a name that is not UTF-8',
+    make: flows => symlink(Buffer.from('n\xff', 'latin1'), join(flows, 'l')),
+    sftp: /Link "l" points to "n\ufffd", which is not UTF-8/,
+  },
+  {
+    what: 'a pipe',
+    make: flows => run('mkfifo', [join(flows, 'pipe')]),
+    sftp: /"pipe" is neither a file, a folder nor a link/,
+  },
+  {
+    what: 'a device without an end',
+    make: flows => run('mknod', [join(flows, 'zero'), 'c', '1', '5']),
+    sftp: /"zero" is neither a file, a folder nor a link/,
+  },
+  {
+    what: 'links that lead in circles',
+    async make(flows) {
+      for (const [name, target] of [
+        ['loop', '.'],
+        ['ring', 'ring'],
+        ['again', '.'],
+      ] as const) {
+        await symlink(target, join(flows, name))
+      }
+    },
+    sftp: { 'flow.py': 'f', again: { link: '.' }, loop: { link: '.' }, ring: { link: 'ring' } },
+  },
+  {
+    what: 'a link to a folder beside it',
+    async make(flows) {
+      await mkdir(`${flows}-old`)
+      await writeFile(join(`${flows}-old`, 'secret.py'), 's')
+      await symlink(`../flows-old`, join(flows, 'old'))
+    },
+    sftp: /Link "old" points to "\.\.\/flows-old", outside of the tree/,
+  },
+  {
+    what: 'a link to a file of the machine',
+    make: flows => symlink('/etc/passwd', join(flows, 'passwd')),
+    sftp: /Link "passwd" points to "\/etc\/passwd", outside of the tree/,
+  },
+  {
+    what: 'an absolute link that turns behind another link',
+    async make(flows) {
+      await mkdir(join(flows, 'a/b'), { recursive: true })
+      await symlink('a/b', join(flows, 'b'))
+      await symlink(`${flows}/b/../flow.py`, join(flows, 'l'))
+    },
+    sftp: /Link "l" points to ".*\/b\/\.\.\/flow\.py", outside of the tree/,
+  },
+  {
+    what: 'an absolute link to the folder itself',
+    make: flows => symlink(flows, join(flows, 'l')),
+    sftp: { 'flow.py': 'f', l: { link: '.' } },
+  },
+]
+
+for (const server of ['sftp'] as const) {
+  for (const { what, make, [server]: expected } of scenes) {
+    test(`${server}: ${what}`, needs(server), async () => {
+      await using place = await servers[server]()
+      await writeFile(join(place.flows, 'flow.py'), 'f')
+      await make(place.flows)
+      if (expected instanceof RegExp)
+        await assert.rejects(fetchFrom(place), { name: 'StorageError', message: expected })
+      else assert.deepEqual(await fetchFrom(place), expected)
+    })
+  }
+
+  test(`${server}: what is uploaded under a strange name is there under it`, needs(server), async () => {
+    await using place = await servers[server]()
+    await using directory = await makeDirectory()
+    for (const name of strange) await writeFile(join(directory.path, name), name)
+    const storage = await openWritableStorage(place.block, makeContext({ environment }))
+    await storage.putDirectory(directory.path, undefined, undefined, signal)
+    assert.deepEqual(await readTree(place.flows), await readTree(directory.path))
+    assert.ok(!existsSync(trace), 'a command was carried out')
+  })
+}
