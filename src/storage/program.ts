@@ -14,6 +14,8 @@ export interface ProgramCall {
   readonly directory?: string | undefined
   /** Written to its input, which is then closed. */
   readonly input?: string | undefined
+  /** Hears what it says as it comes; when this throws, the program is ended, and that is what it rejects with. */
+  readonly hear?: ((chunk: Buffer) => void) | undefined
   /** Taken out of `errors`, as they are and in the encodings that protocols use. */
   readonly secrets?: readonly string[] | undefined
 }
@@ -21,6 +23,8 @@ export interface ProgramCall {
 export interface ProgramResult {
   /** Undefined when it was ended by a signal. */
   readonly exitCode: number | undefined
+  /** It was ended because it said more than is listened to; `output` is the beginning of it. */
+  readonly isTooMuch: boolean
   readonly output: Buffer
   /** Its error output, without secrets. */
   readonly errors: string
@@ -47,12 +51,23 @@ export async function runProgram(call: ProgramCall, signal: AbortSignal): Promis
   })
   const end = () => endGroup(child.pid)
   signal.addEventListener('abort', end)
+  let objection: { readonly error: unknown } | undefined
+  child.stdout.on('data', (chunk: Buffer) => {
+    try {
+      if (!objection) call.hear?.(chunk)
+    } catch (error) {
+      objection = { error }
+      end()
+    }
+  })
   try {
     const result = await child
     signal.throwIfAborted()
+    if (objection) throw objection.error
     refuseUnstarted(call, result)
     return {
       exitCode: result.isMaxBuffer ? undefined : result.exitCode,
+      isTooMuch: result.isMaxBuffer,
       output: Buffer.from(result.stdout),
       errors: hideSecrets(Buffer.from(result.stderr).toString('utf8'), call.secrets ?? []),
     }

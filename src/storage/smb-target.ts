@@ -8,7 +8,7 @@ import { dirname } from 'node:path/posix'
 import { sleep } from '../async/sleep.ts'
 import type { StorageContext } from './context.ts'
 import { EachOnce } from './each-once.ts'
-import { quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
+import { findFailure, quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
 import { readListing } from './smb-listing.ts'
 import type { Content, Target, Upload } from './source.ts'
 import { StorageError } from './storage.ts'
@@ -54,7 +54,7 @@ export class SmbTarget implements Target {
   async read(path: string, _offset: number, signal: AbortSignal): Promise<Content> {
     const remote = this.#pathOf(path)
     const said = await this.#client.run([`ls ${quotePath(remote)}`], signal)
-    const entry = readListing(said, dirname(remote)).find(({ kind }) => kind === 'file')
+    const entry = readListing(said, dirname(remote), false).find(({ kind }) => kind === 'file')
     if (entry?.kind !== 'file') throw new StorageError('It is not a file')
     const local = await this.#name()
     const got = await this.#client.run([`get ${quotePath(remote)} "${local}"`], signal)
@@ -70,7 +70,7 @@ export class SmbTarget implements Target {
     if (upload.file === undefined) await writeFile(local, await upload.open(), { mode: 0o600 })
     else await symlink(upload.file, local)
     const said = await this.#gather(`put "${local}" ${quotePath(remote)}`, signal)
-    if (said.includes('NT_STATUS_')) throw smbError(`Writing "${path}"`, said)
+    if (findFailure(said)) throw smbError(`Writing "${path}"`, said)
   }
 
   async close(): Promise<void> {
@@ -92,8 +92,8 @@ export class SmbTarget implements Target {
     return this.#folders.do(folder, async () => {
       await this.#makeFolder(dirname(folder), signal)
       const said = await this.#gather(`mkdir ${quotePath(folder)}`, signal)
-      if (said.includes('NT_STATUS_') && !said.includes('OBJECT_NAME_COLLISION'))
-        throw smbError(`Making the folder "${folder}"`, said)
+      const failure = findFailure(said)
+      if (failure && !failure.includes('OBJECT_NAME_COLLISION')) throw smbError(`Making the folder "${folder}"`, said)
     })
   }
 
@@ -110,7 +110,7 @@ export class SmbTarget implements Target {
       }
     }
     const said = await answer.promise
-    return said.includes('NT_STATUS_') ? this.#client.run([command], signal) : said
+    return findFailure(said) ? this.#client.run([command], signal) : said
   }
   /** Never rejects: each of the batch hears for itself. */
   async #send(batch: readonly Waiting[], signal: AbortSignal): Promise<void> {

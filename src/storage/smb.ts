@@ -11,8 +11,8 @@ import type { FetchLimits, StorageContext } from './context.ts'
 import { hashBytes } from './manifest.ts'
 import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
-import { quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
-import { readListing } from './smb-listing.ts'
+import { findFailure, quoteLocalPath, quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
+import { CircleWatch, readListing } from './smb-listing.ts'
 import { placeOf, SmbTarget } from './smb-target.ts'
 import { ChangedError, type Entry, type FileEntry, type Remote, TransientError, type TreeSource } from './source.ts'
 import { StorageError } from './storage.ts'
@@ -126,11 +126,21 @@ class SmbFolder implements TreeSource {
   /** All entries, judged: smbclient will write by itself. */
   async #list(signal: AbortSignal): Promise<readonly Entry[]> {
     const pattern = this.#folder === '' ? '"\\*"' : `${quotePath(this.#folder).slice(0, -1)}\\*"`
-    const entries = readListing(await this.#client.run(['recurse ON', `ls ${pattern}`], signal), this.#folder)
+    const watch = new CircleWatch(this.#folder)
+    const hear = (chunk: Buffer) => watch.hear(chunk)
+    const said = await this.#client.run(['recurse ON', `ls ${pattern}`], signal, hear)
+    const entries = readListing(said, this.#folder)
     const names = new TreeNames(this.#limits)
+    const folded = new Set<string>()
     for (const entry of entries) {
       names.add(entry)
       quotePath(entry.path)
+      if (entry.kind !== 'file') continue
+      // A short name is shown without blanks at its end, and a server without such a name gives the one in other letters.
+      const alike = `${entry.path.toUpperCase()}/${entry.size}`
+      if (folded.has(alike))
+        throw new StorageError(`"${entry.path}" is there twice, but for upper and lower case, and as large`)
+      folded.add(alike)
     }
     if (names.isEmpty) throw new StorageError('There is nothing below it')
     return entries
@@ -147,7 +157,7 @@ class SmbFolder implements TreeSource {
         try {
           const commands = share.map(file => this.#getCommand(file, to))
           const said = await this.#client.run(commands, signal)
-          if (said.includes('NT_STATUS_')) failure ??= smbError('Reading', Buffer.from(said, 'latin1').toString('utf8'))
+          if (findFailure(said)) failure ??= smbError('Reading', Buffer.from(said, 'latin1').toString('utf8'))
         } catch (error) {
           if (!(error instanceof TransientError)) throw error
           failure ??= error
@@ -161,7 +171,7 @@ class SmbFolder implements TreeSource {
   /** `reget` goes on where an earlier try broke off. */
   #getCommand(file: FileEntry, to: string): string {
     const remote = [this.#folder, file.path].filter(part => part !== '').join('/')
-    return `reget ${quotePath(remote)} "${join(to, file.path)}"`
+    return `reget ${quotePath(remote)} ${quoteLocalPath(join(to, file.path))}`
   }
 }
 

@@ -1,9 +1,10 @@
-// Names and things that a disk can hold and that are not meant well, on a real server that shows them as they are. The tree arrives as it is, or the
+// Names and things that a disk can hold and that are not meant well, on the real servers of the two protocols that show them as they
+// are: SFTP by its own packets, SMB by smbclient, which is given commands and prints lines. The tree arrives as it is, or the
 // error names what is wrong; no command is carried out, nothing is left out, nothing waits for ever.
 
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
-import { chown, mkdir, symlink, writeFile } from 'node:fs/promises'
+import { chown, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import test from 'node:test'
@@ -15,7 +16,6 @@ import { storageServer } from '../support/storage-servers.ts'
 import { makeDataFolder } from './data-folder.ts'
 import { makeContext, readTree, type Tree } from './support.ts'
 
-const signal = AbortSignal.timeout(120_000)
 const environment = { PATH: process.env.PATH ?? '' }
 
 interface Place extends AsyncDisposable {
@@ -37,20 +37,33 @@ const servers = {
       [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
     }
   },
+  async smb(): Promise<Place> {
+    const { host = '', port = '', username, password, data = '' } = storageServer('smb')
+    const folder = await makeDataFolder(data)
+    const login = { smb_host: host, smb_port: Number(port), smb_username: username, smb_password: password }
+    return {
+      flows: join(folder.path, 'flows'),
+      block: { slug: 'smb', data: { share_path: `/flows/${folder.name}/flows`, ...login } },
+      [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
+    }
+  },
 }
 
 /** What a command in a name would leave where this process is. */
 const trace = `rigel-was-here-${process.pid}`
 
-async function fetchFrom(place: Place): Promise<Tree> {
+async function fetchFrom(place: Place, from?: string): Promise<Tree> {
   await using directory = await makeDirectory()
   const to = join(directory.path, 'to')
+  const signal = AbortSignal.timeout(30_000)
   await mkdir(to)
   try {
-    await (await openStorage(place.block, makeContext({ environment }))).getDirectory(undefined, to, signal)
+    await (await openStorage(place.block, makeContext({ environment }))).getDirectory(from, to, signal)
     return await readTree(to)
   } finally {
-    assert.ok(!existsSync(trace), 'a command was carried out')
+    const wasCarriedOut = existsSync(trace)
+    await rm(trace, { force: true })
+    assert.ok(!wasCarriedOut, 'a command was carried out')
   }
 }
 
@@ -77,14 +90,12 @@ const strange = [
   '...',
   '%2e%2e',
   'NT_STATUS_ACCESS_DENIED',
-  '\u0001\u001B[31m',
-  '\ttab',
   'e\u0301',
   '\u202Egnp',
   'x'.repeat(255),
   'ü'.repeat(127),
-  '  D        0  Tue Nov 24 20:18:15 2026',
-  'a                                   N       12  Tue Nov 24 20:18:15 2026',
+  'voilà',
+  'ж'.repeat(20) + ' '.repeat(3),
 ]
 
 const line = (name: string, attribute: 'N' | 'D') =>
@@ -94,6 +105,9 @@ const line = (name: string, attribute: 'N' | 'D') =>
 const impossible = [
   'a\nb',
   'a\r',
+  '\u0001\u001B[31m',
+  '\ttab',
+  'FLOW.py ',
   `"; !touch ${trace}`,
   `x"\n!touch ${trace}\nreget "`,
   'back\\slash',
@@ -103,21 +117,23 @@ const impossible = [
   '<a',
   'a|b',
   'a:b',
+  '  D        0  Tue Nov 24 20:18:15 2026',
+  'a                                   N       12  Tue Nov 24 20:18:15 2026',
   'trail ',
   '. ',
   '.. ',
   `${line('ghost', 'D')}\nTry "help" `,
   `${line('ghost', 'D')}\n  ghost2`,
   `${line('.', 'D')}\nFLOW.py`,
-  `${line('FLOW.PY', 'N')}\n  SUB`,
+  `${line('FLOW.PY', 'N')}\n  FLOW.Py`,
   `${line('SUB', 'D')}\n\n\\flows\\SUB\n  x`,
   `${line('ghost', 'D')}\n\n\t\t1 blocks of size 1024. 1 blocks available`,
 ]
 
-for (const server of ['sftp'] as const) {
+for (const server of ['sftp', 'smb'] as const) {
   test(`${server}: names that look like options, commands and listings arrive as they are`, needs(server), async () => {
     await using place = await servers[server]()
-    const names = [...strange, ...impossible]
+    const names = server === 'sftp' ? [...strange, ...impossible] : strange
     for (const name of names) await writeFile(join(place.flows, name), name)
     await mkdir(join(place.flows, '-d ;!'))
     await writeFile(join(place.flows, '-d ;!', '$x'), 'inside')
@@ -132,6 +148,7 @@ interface Scene {
   readonly make: (flows: string) => Promise<unknown>
   /** What arrives, or the error. */
   readonly sftp: Tree | RegExp
+  readonly smb: Tree | RegExp
 }
 
 const scenes: readonly Scene[] = [
@@ -139,6 +156,7 @@ const scenes: readonly Scene[] = [
     what: 'a name that is not UTF-8',
     make: flows => writeFile(bytePath(flows, 'a\xff.py'), 'x'),
     sftp: /The name "a\ufffd\.py" has bytes in it that are not UTF-8/,
+    smb: { 'flow.py': 'f' },
   },
   {
     what: 'a folder whose name is not UTF-8, beside one that looks like it',
@@ -147,21 +165,25 @@ const scenes: readonly Scene[] = [
       await writeFile(bytePath(flows, 'd\xff/x.py'), 'x')
     },
     sftp: /The name "d\ufffd" has bytes in it that are not UTF-8/,
+    smb: /The name "d\ufffd" has bytes in it that are not UTF-8/,
   },
   {
     what: 'a link to a name that is not UTF-8',
     make: flows => symlink(Buffer.from('n\xff', 'latin1'), join(flows, 'l')),
     sftp: /Link "l" points to "n\ufffd", which is not UTF-8/,
+    smb: { 'flow.py': 'f' },
   },
   {
     what: 'a pipe',
     make: flows => run('mkfifo', [join(flows, 'pipe')]),
     sftp: /"pipe" is neither a file, a folder nor a link/,
+    smb: { 'flow.py': 'f', pipe: '' },
   },
   {
     what: 'a device without an end',
     make: flows => run('mknod', [join(flows, 'zero'), 'c', '1', '5']),
     sftp: /"zero" is neither a file, a folder nor a link/,
+    smb: { 'flow.py': 'f', zero: '' },
   },
   {
     what: 'links that lead in circles',
@@ -175,6 +197,7 @@ const scenes: readonly Scene[] = [
       }
     },
     sftp: { 'flow.py': 'f', again: { link: '.' }, loop: { link: '.' }, ring: { link: 'ring' } },
+    smb: /"\\.*\\(again|loop)\\(again|loop)" is in a circle of links/,
   },
   {
     what: 'a link to a folder beside it',
@@ -184,11 +207,13 @@ const scenes: readonly Scene[] = [
       await symlink(`../flows-old`, join(flows, 'old'))
     },
     sftp: /Link "old" points to "\.\.\/flows-old", outside of the tree/,
+    smb: { 'flow.py': 'f', 'old/secret.py': 's' },
   },
   {
     what: 'a link to a file of the machine',
     make: flows => symlink('/etc/passwd', join(flows, 'passwd')),
     sftp: /Link "passwd" points to "\/etc\/passwd", outside of the tree/,
+    smb: { 'flow.py': 'f' },
   },
   {
     what: 'an absolute link that turns behind another link',
@@ -198,15 +223,17 @@ const scenes: readonly Scene[] = [
       await symlink(`${flows}/b/../flow.py`, join(flows, 'l'))
     },
     sftp: /Link "l" points to ".*\/b\/\.\.\/flow\.py", outside of the tree/,
+    smb: { 'flow.py': 'f', 'a/b': null, b: null },
   },
   {
     what: 'an absolute link to the folder itself',
     make: flows => symlink(flows, join(flows, 'l')),
     sftp: { 'flow.py': 'f', l: { link: '.' } },
+    smb: /"\\.*\\l\\l\\l\\l" is in a circle of links/,
   },
 ]
 
-for (const server of ['sftp'] as const) {
+for (const server of ['sftp', 'smb'] as const) {
   for (const { what, make, [server]: expected } of scenes) {
     test(`${server}: ${what}`, needs(server), async () => {
       await using place = await servers[server]()
@@ -223,8 +250,26 @@ for (const server of ['sftp'] as const) {
     await using directory = await makeDirectory()
     for (const name of strange) await writeFile(join(directory.path, name), name)
     const storage = await openWritableStorage(place.block, makeContext({ environment }))
-    await storage.putDirectory(directory.path, undefined, undefined, signal)
-    assert.deepEqual(await readTree(place.flows), await readTree(directory.path))
-    assert.ok(!existsSync(trace), 'a command was carried out')
+    await storage.putDirectory(directory.path, undefined, undefined, AbortSignal.timeout(30_000))
+    assert.deepEqual((await readdir(place.flows)).toSorted(), (await readdir(directory.path)).toSorted())
+    assert.deepEqual(await fetchFrom(place), await readTree(directory.path))
+  })
+}
+
+test('smb: no part of a path that is longer than a line is taken for a command', needs('smb'), async () => {
+  await using place = await servers.smb()
+  // smbclient reads this many bytes at once.
+  const lineBytes = 8191
+  const before = `ls "${String(place.block.data.share_path).replace('/flows/', '')}/`
+  const from = `${'x'.repeat(lineBytes - before.length)}!touch ${trace} #`
+  await assert.rejects(fetchFrom(place, from), { name: 'StorageError', message: /takes no path as long/ })
+})
+
+for (const name of impossible) {
+  test(`smb: ${JSON.stringify(name)}, which no Windows could hold, is refused`, needs('smb'), async () => {
+    await using place = await servers.smb()
+    await mkdir(join(place.flows, 'sub'))
+    for (const file of ['flow.py', 'sub/x', 'sub/flow.py', name]) await writeFile(join(place.flows, file), '')
+    await assert.rejects(fetchFrom(place), { name: 'StorageError' })
   })
 }

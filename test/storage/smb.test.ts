@@ -128,6 +128,25 @@ test('smb: connections that are cut again and again still bring the whole tree',
   assert.ok(proxy.connections >= 4, `${proxy.connections} connections`)
 })
 
+for (const [what, end, message] of [
+  ['is ended by somebody else', 'kill -9 $$', /was ended by somebody else/],
+  ['breaks off without a word', 'exit 0', /broke off in the middle of a listing/],
+] as const) {
+  test(`a listing is not taken for the whole when smbclient ${what}`, needs('smb'), async () => {
+    await using directory = await makeDirectory()
+    const real = (await run('which', ['smbclient'])).stdout.trim()
+    const program = join(directory.path, 'smbclient')
+    await writeFile(program, `#!/bin/sh\n'${real}' "$@" | head -n 5\n${end}\n`)
+    await chmod(program, 0o755)
+    await using place = await openPlace('flows', block)
+    for (const name of ['a.py', 'b.py', 'c.py', 'd.py']) await place.put(name, name)
+    const context = makeContext({ environment: { PATH: `${directory.path}:${process.env.PATH}` } })
+    const storage = await openStorage(place.block(), context)
+    await mkdir(join(directory.path, 'to'))
+    await assert.rejects(storage.getDirectory(undefined, join(directory.path, 'to'), signal), { message })
+  })
+}
+
 function latin1(text: string): string {
   return Buffer.from(text, 'utf8').toString('latin1')
 }
@@ -137,6 +156,7 @@ test('a listing is read whatever blanks and bytes its names have, and a line tha
   .                                   D        0  Tue Nov 24 20:18:15 2026
   a  D  b                            AH       12  Tue Nov  4 20:18:15 2026
   sub                                 D        0  Tue Nov 24 20:18:15 2026
+  voilà                              N        1  Tue Nov 24 20:18:15 2026
 
 \\base\\sub
   ${'ü'.repeat(20)} x      N 123456789  Tue Nov 24 20:18:15 2026
@@ -148,6 +168,7 @@ test('a listing is read whatever blanks and bytes its names have, and a line tha
     [
       ['file', 'a  D  b', 12],
       ['folder', 'sub', undefined],
+      ['file', 'voilà', 1],
       ['file', `sub/${'ü'.repeat(20)} x`, 123456789],
     ],
   )
