@@ -8,9 +8,9 @@ import { dirname } from 'node:path/posix'
 import { sleep } from '../async/sleep.ts'
 import type { StorageContext } from './context.ts'
 import { EachOnce } from './each-once.ts'
-import { findFailure, quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
+import { findFailure, quoteLocalPath, quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
 import { readListing } from './smb-listing.ts'
-import type { Content, Target, Upload } from './source.ts'
+import { ChangedError, type Content, type FileEntry, type Target, TransientError, type Upload } from './source.ts'
 import { StorageError } from './storage.ts'
 import { removeTree } from './workspace.ts'
 
@@ -53,13 +53,22 @@ export class SmbTarget implements Target {
 
   async read(path: string, _offset: number, signal: AbortSignal): Promise<Content> {
     const remote = this.#pathOf(path)
-    const said = await this.#client.run([`ls ${quotePath(remote)}`], signal)
-    const entry = readListing(said, dirname(remote), false).find(({ kind }) => kind === 'file')
-    if (entry?.kind !== 'file') throw new StorageError('It is not a file')
     const local = await this.#name()
-    const got = await this.#client.run([`get ${quotePath(remote)} "${local}"`], signal)
-    if ((await stat(local).catch(() => undefined))?.size !== entry.size) throw smbError(`Reading "${path}"`, got)
-    return { offset: 0, stream: createReadStream(local), validator: entry.validator }
+    const { size, validator } = await this.#look(remote, signal)
+    for (let before = -1; ; ) {
+      const got = await this.#client.run([`reget ${quotePath(remote)} ${quoteLocalPath(local)}`], signal)
+      const arrived = (await stat(local).catch(() => undefined))?.size ?? -1
+      if (arrived === size) break
+      // As long as each connection brings something, it still gets there.
+      if (arrived <= before) {
+        throw findFailure(got)
+          ? smbError(`Reading "${path}"`, got)
+          : new TransientError('smbclient broke off without a word')
+      }
+      before = arrived
+    }
+    if ((await this.#look(remote, signal)).validator !== validator) throw new ChangedError(`"${path}" has changed`)
+    return { offset: 0, stream: createReadStream(local), validator }
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
@@ -75,6 +84,13 @@ export class SmbTarget implements Target {
 
   async close(): Promise<void> {
     if (this.#temporary) await removeTree(await this.#temporary)
+  }
+
+  async #look(remote: string, signal: AbortSignal): Promise<FileEntry> {
+    const said = await this.#client.run([`ls ${quotePath(remote)}`], signal)
+    const entry = readListing(said, dirname(remote), false).find(({ kind }) => kind === 'file')
+    if (entry?.kind !== 'file') throw new StorageError('It is not a file')
+    return entry
   }
 
   #pathOf(path: string): string {

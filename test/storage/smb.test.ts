@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
@@ -10,6 +11,7 @@ import { needs } from '../support/requires.ts'
 import { run } from '../support/run.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
+import { makeTar } from './archives.ts'
 import { type Contract, type ContractPlace, testContract } from './contract.ts'
 import { makeDataFolder } from './data-folder.ts'
 import { makeContext, readTree } from './support.ts'
@@ -126,6 +128,24 @@ test('smb: connections that are cut again and again still bring the whole tree',
   assert.equal((await readdir(directory.path)).length, 51)
   // A listing, two that begin, and at least one that goes on.
   assert.ok(proxy.connections >= 4, `${proxy.connections} connections`)
+})
+
+test('smb: an archive that fits into none of the connections arrives whole', needs('smb'), async () => {
+  await using place = await openPlace('flows', block)
+  const large = randomBytes(24 * 1024 * 1024)
+  await place.put('code.tar', makeTar([{ path: 'large.bin', bytes: large }]))
+  const limit = 18 * 1024 * 1024
+  await using proxy = await startTcpProxy({
+    ...place.address,
+    cut: ({ bytesBefore, length }) => (bytesBefore + length > limit ? Math.max(0, limit - bytesBefore) : undefined),
+  })
+  const { share_path: path, ...login } = place.block().data
+  const at = { host: '127.0.0.1', port: proxy.port, username: login.smb_username, password: login.smb_password }
+  const data = { basepath: `tar://::smb://127.0.0.1${String(path)}/code.tar`, settings: { smb: at } }
+  await using directory = await makeDirectory()
+  const storage = await openStorage({ slug: 'remote-file-system', data }, makeContext({ environment }))
+  await storage.getDirectory(undefined, directory.path, signal)
+  assert.ok(large.equals(await readFile(join(directory.path, 'large.bin'))))
 })
 
 for (const [what, end, message] of [
