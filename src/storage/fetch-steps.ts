@@ -79,7 +79,10 @@ async function openGitClone(inputs: Inputs, context: StorageContext): Promise<Fe
   const step = readInputs(GitInputs, inputs)
   if (step.branch && step.commit_sha) throw new StorageError('Give a branch or a commit_sha, not both')
   if (step.access_token && step.credentials) throw new StorageError('Give an access_token or credentials, not both')
-  const address = readGitAddress(step.repository, loginOf(step.repository, step.access_token || step.credentials))
+  // Prefect leaves the credentials away then, which would fetch what anybody sees, or nothing.
+  const secureOnly = true
+  const login = loginOf(step.repository, step.access_token || step.credentials)
+  const address = readGitAddress(step.repository, login, secureOnly)
   const remote = openGit(
     {
       address,

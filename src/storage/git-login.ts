@@ -29,10 +29,10 @@ export function readGitAddress(text: string, login: GitLogin | undefined, secure
   }
   if (kind !== 'http' && kind !== 'https') {
     if (login) throw new StorageError(`${upperFirst(login.kind)}: it can only be used with a repository at https://`)
+    if (kind !== undefined) refusePassword(parseUrl(text))
     return { url: text, login: undefined }
   }
-  const url = URL.parse(text)
-  if (!url) throw new StorageError('The address of the repository is not a URL')
+  const url = parseUrl(text)
   if (login && secureOnly && kind !== 'https') {
     throw new StorageError(`${upperFirst(login.kind)}: it can only be used with a repository at https://`)
   }
@@ -40,6 +40,19 @@ export function readGitAddress(text: string, login: GitLogin | undefined, secure
   url.username = ''
   url.password = ''
   return { url: own ? url.href : text, login: checkLogin(login ?? own) }
+}
+
+function parseUrl(text: string): URL {
+  const url = URL.parse(text)
+  // It is not shown: a password in it may be why.
+  if (!url) throw new StorageError('The address of the repository is not a URL')
+  return url
+}
+
+/** Git would hand it on in a command line, and ssh does not even take one. */
+function refusePassword({ password }: URL): void {
+  if (password === '') return
+  throw new StorageError('The address of the repository holds a password, which only one at https:// can be given')
 }
 
 function loginOfUrl({ username, password }: URL): GitLogin {

@@ -11,7 +11,7 @@ import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { connectionString, openAzurePlace } from './azure-server.ts'
 import { openGcsPlace } from './gcs-server.ts'
-import { makeRepository as makeGitRepository } from './git-server.ts'
+import { gitEnvironment, makeRepository as makeGitRepository } from './git-server.ts'
 import { makeBucket } from './s3-server.ts'
 import { makeContext, readTree, type Tree, writeTree } from './support.ts'
 
@@ -143,6 +143,10 @@ for (const [what, step, message] of [
   ['a block that is not there', { repository: '{{ prefect.blocks.string.none }}' }, /no block "string\/none"/],
   ['a folder outside', { repository: '/x', clone_directory_name: '../x' }, /leads out/],
   ['a repository that is not there', { repository: '/nowhere/x.git' }, /Pull step 1 \(git_clone\).*\/nowhere\/x\.git/],
+  ['a token over http', { repository: 'http://h/x', access_token: 'secret-x' }, /it can only be used .* https/],
+  ['a password over ftp', { repository: 'ftp://u:secret-x@h/x.git' }, /address .* holds a password/],
+  ['a password for ssh', { repository: 'ssh://u:secret-x@h/x.git' }, /address .* holds a password/],
+  ['a password with a slash', { repository: 'ssh://u:secret-x/y@h/x.git' }, /address .* is not a URL/],
   ['credentials without a token', { repository: 'https://h/x', credentials: { user: 'secret-x' } }, /neither a token/],
 ] as const) {
   test(`${what} of git_clone is an error that names the step`, async () => {
@@ -240,7 +244,7 @@ for (const [what, login] of [
   test(`git_clone of a private repository with ${what}`, needs('git'), async () => {
     const repository = await makeGitRepository('private')
     await repository.commit({ 'flow.py': 'private' })
-    const { url = '', token = '', password = '' } = storageServer('git')
+    const { url_tls: url = '', token = '', password = '' } = storageServer('git')
     const blocks = {
       'secret/token': { value: token },
       'secret/password': { value: password },
@@ -248,7 +252,7 @@ for (const [what, login] of [
     }
     await using scene = await makeScene(blocks)
     const inputs = { repository: `${url}${repository.name}`, clone_directory_name: 'code', ...login }
-    const { tree } = await scene.pull([{ [`${own}.git_clone`]: inputs }])
+    const { tree } = await scene.pull([{ [`${own}.git_clone`]: inputs }], {}, gitEnvironment())
     assert.deepEqual(withoutGit(tree), { 'code/flow.py': 'private' })
     for (const secret of [token, password])
       assert.ok(!JSON.stringify(tree).includes(secret), 'it was left in the clone')
