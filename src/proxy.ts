@@ -17,7 +17,10 @@ export interface ProxyOptions {
 export function chooseProxy(url: URL, proxies: ProxyOptions): string | undefined {
   const proxy = (url.protocol === 'https:' ? proxies.https : proxies.http) || proxies.all
   if (!proxy || isExcepted(url, proxies.no ?? '')) return undefined
-  return proxy.includes('://') ? proxy : `http://${proxy}`
+  const address = proxy.includes('://') ? proxy : `http://${proxy}`
+  // Whoever parses it next would show it, with its password.
+  if (!URL.canParse(address)) throw new Error('The address of the proxy is not a URL')
+  return address
 }
 
 function isExcepted(url: URL, exceptions: string): boolean {

@@ -1,10 +1,19 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { inspect } from 'node:util'
 import { chooseProxy, type ProxyOptions } from '../src/proxy.ts'
 
 const http = 'http://proxy:3128'
 const https = 'http://proxy:3129'
 const all = 'http://proxy:1080'
+
+test('an address of a proxy that is no URL is refused without being shown', () => {
+  const proxies = { http: 'http://u:secret@[' }
+  assert.throws(
+    () => chooseProxy(new URL('http://server/'), proxies),
+    (error: Error) => /not a URL/.test(error.message) && !inspect(error).includes('secret'),
+  )
+})
 
 const choices: readonly (readonly [string, ProxyOptions, string | undefined])[] = [
   ['http://server:4200/api', {}, undefined],

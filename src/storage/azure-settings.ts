@@ -39,7 +39,8 @@ export function readAccount(fields: AzureFields): Pick<AzureSettings, 'endpoint'
   const url = fields.accountUrl
     ? URL.parse(/:\/\//.test(fields.accountUrl) ? fields.accountUrl : `https://${fields.accountUrl}`)
     : undefined
-  if (url === null) throw new StorageError('The address of the storage account is not a URL')
+  if (url === null || (url && !/^https?:$/.test(url.protocol)))
+    throw new StorageError('The address of the storage account is not a URL')
   const account = fields.account || url?.hostname.split('.')[0]
   if (!account) throw new StorageError('No storage account is named: neither a connection string nor an account')
   const endpoint = url ? url.origin + url.pathname.replace(/\/+$/, '') : `https://${account}.blob.core.windows.net`

@@ -4,7 +4,7 @@
 import { mkdtemp, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describeError } from '../errors.ts'
-import { storageError } from './blame.ts'
+import { openFenced, storageError } from './blame.ts'
 import { Cache, type FillOptions } from './cache.ts'
 import { CacheError, isDiskFull } from './cache-trouble.ts'
 import { defaultCacheLimits, makeMeter, type StorageContext } from './context.ts'
@@ -30,7 +30,7 @@ export async function fetchSource(
   context: StorageContext,
   signal: AbortSignal,
 ): Promise<void> {
-  const { place, credentials } = openSource()
+  const { place, credentials } = openFenced(openSource)
   const options = {
     limits: context.limits,
     cacheLimits: context.cacheLimits ?? defaultCacheLimits,

@@ -75,6 +75,19 @@ export function openGcsBucket(settings: GcsSettings, context: StorageContext, pa
   return { folder: open, target: open }
 }
 
+/** The block's, else the emulator's that the environment names; undefined: Google's. */
+function readEndpoint(
+  { endpoint }: GcsSettings,
+  { STORAGE_EMULATOR_HOST }: StorageContext['environment'],
+): URL | undefined {
+  const text = endpoint ?? STORAGE_EMULATOR_HOST
+  if (!text) return undefined
+  const url = URL.parse(text.includes('://') ? text : `http://${text}`)
+  if (!url)
+    throw new StorageError(`"${endpoint === undefined ? 'STORAGE_EMULATOR_HOST' : 'endpoint_url'}" is not a URL`)
+  return url
+}
+
 const Listing = v.looseObject({
   items: v.optional(
     v.array(
@@ -107,16 +120,14 @@ class GcsFolder implements FileSource, Target {
 
   /** `base` of the settings is the folder itself. */
   constructor(settings: GcsSettings, context: StorageContext, partRule: PartRule) {
-    const emulator = settings.endpoint ?? context.environment.STORAGE_EMULATOR_HOST
+    const endpoint = readEndpoint(settings, context.environment)
     this.#settings = settings
     this.#folder = settings.base
     this.#partRule = partRule
-    this.#origin = emulator
-      ? new URL(emulator.includes('://') ? emulator : `http://${emulator}`).origin
-      : 'https://storage.googleapis.com'
+    this.#origin = endpoint?.origin ?? 'https://storage.googleapis.com'
     this.#http = new HttpClient({ connections }, context)
     this.#getToken = openGcsLogin(settings.login, this.#http, context)
-    this.place = `gs://${settings.bucket}/${settings.base}${emulator ? ` at ${this.#origin}` : ''}`
+    this.place = `gs://${settings.bucket}/${settings.base}${endpoint ? ` at ${endpoint.origin}` : ''}`
     this.credentials = settings.login.kind
     this.identity = ['gcs', settings, this.#origin]
   }

@@ -9,7 +9,6 @@ import { chooseProxy, type ProxyOptions } from '../proxy.ts'
 import type { StorageContext } from './context.ts'
 import { HttpBody } from './http-body.ts'
 import { HttpLanes } from './http-lanes.ts'
-import { StorageError } from './storage.ts'
 
 /** A server that says nothing for so long will not. Milliseconds. */
 const silenceMs = 30_000
@@ -131,8 +130,6 @@ async function openProxied(
   limits: Pool.Options,
   connect: buildConnector.BuildOptions,
 ): Promise<Transport> {
-  // The parser's own error would show the proxy's password.
-  if (!URL.canParse(proxy)) throw new StorageError('The address of the proxy is not a URL')
   // Tunnels need more of undici than its side doors give; who has a proxy pays for the front door.
   const { Pool, ProxyAgent } = await import('undici')
   const dispatcher = new ProxyAgent({

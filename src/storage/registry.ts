@@ -1,6 +1,7 @@
 // From a block document to the driver that can fetch from it. Drivers are loaded at first use: an agent whose code lies on
 // disk never loads an SDK.
 
+import { openingError } from './blame.ts'
 import type { StorageContext } from './context.ts'
 import { storageOf } from './fetch-source.ts'
 import type { Remote } from './source.ts'
@@ -62,5 +63,9 @@ export async function openRemote({ slug, data }: StorageBlock, context: StorageC
     )
   }
   const open = await load()
-  return open(data, context)
+  try {
+    return await open(data, context)
+  } catch (error) {
+    throw openingError(error)
+  }
 }

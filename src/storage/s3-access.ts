@@ -39,7 +39,7 @@ export async function openAccess(settings: S3Settings, { environment, proxies }:
       `The block's "assume_role_arn" cannot be used: name a profile of ~/.aws that has it as its "role_arn"`,
     )
   }
-  const endpoint = settings.endpoint ?? environment.AWS_ENDPOINT_URL_S3 ?? environment.AWS_ENDPOINT_URL
+  const endpoint = readEndpoint(settings, environment)
   const knownRegion =
     settings.region ?? (settings.profile ? undefined : (environment.AWS_REGION ?? environment.AWS_DEFAULT_REGION))
   const fixed: S3Keys | undefined =
@@ -50,14 +50,21 @@ export async function openAccess(settings: S3Settings, { environment, proxies }:
   return {
     keys: async () => (settings.anonymous ? undefined : (fixed ?? (await sdk?.keys()))),
     region,
-    endpoint: parseEndpoint(endpoint || `https://s3.${region}.amazonaws.com${region.startsWith('cn-') ? '.cn' : ''}`),
+    endpoint: endpoint ?? new URL(`https://s3.${region}.amazonaws.com${region.startsWith('cn-') ? '.cn' : ''}`),
     pathStyle: settings.pathStyle ?? (Boolean(endpoint) || settings.bucket.includes('.')),
   }
 }
 
-function parseEndpoint(endpoint: string): URL {
-  const url = URL.parse(/^https?:\/\//.test(endpoint) ? endpoint : `https://${endpoint}`)
-  if (!url) throw new StorageError('The endpoint is not a URL')
+/** The block's, else the environment's; undefined: Amazon's for the region. */
+export function readEndpoint(
+  { endpoint }: S3Settings,
+  { AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL }: StorageContext['environment'],
+): URL | undefined {
+  const said = Object.entries({ endpoint_url: endpoint, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL })
+  const [name, text] = said.find(([, text]) => text !== undefined) ?? []
+  if (!text) return undefined
+  const url = URL.parse(/^https?:\/\//.test(text) ? text : `https://${text}`)
+  if (!url) throw new StorageError(`"${name}" is not a URL`)
   return url
 }
 

@@ -6,7 +6,7 @@ import type { StorageContext } from './context.ts'
 import { unescapeXml } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
-import { credentialsKind } from './s3-access.ts'
+import { credentialsKind, readEndpoint } from './s3-access.ts'
 import { S3Client, s3Connections } from './s3-client.ts'
 import { type S3Settings, splitBucketPath } from './s3-settings.ts'
 import { uploadInParts } from './s3-upload.ts'
@@ -56,15 +56,14 @@ class S3Folder implements FileSource, Target {
 
   /** `base` of the settings is the folder itself. */
   constructor(settings: S3Settings, context: StorageContext, partRule: PartRule) {
-    const { AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL } = context.environment
-    const endpoint = settings.endpoint ?? AWS_ENDPOINT_URL_S3 ?? AWS_ENDPOINT_URL
+    const endpoint = readEndpoint(settings, context.environment)
     this.#settings = settings
     this.#folder = settings.base
     this.#partRule = partRule
     this.#client = new S3Client(settings, context)
-    this.place = `s3://${settings.bucket}/${settings.base}${endpoint ? ` at ${new URL(endpoint, 'https://host').host}` : ''}`
+    this.place = `s3://${settings.bucket}/${settings.base}${endpoint ? ` at ${endpoint.host}` : ''}`
     this.credentials = credentialsKind(settings)
-    this.identity = ['s3', settings, endpoint]
+    this.identity = ['s3', settings, endpoint?.href]
   }
 
   async *list(signal: AbortSignal): AsyncGenerator<readonly Entry[]> {

@@ -55,7 +55,7 @@ export function openWebdavUrl(
   const own = takeLogin(url)
   const place = {
     origin: url.origin,
-    root: decodeURIComponent(url.pathname).replace(/^\/+|\/+$/g, ''),
+    root: decodeRoot(url.pathname).replace(/^\/+|\/+$/g, ''),
     headers: headers ?? {},
     login: auth ? basicLogin(...auth) : own,
     verify: verify ?? undefined,
@@ -63,6 +63,14 @@ export function openWebdavUrl(
   const base = base_url ? rest : inside.join('/')
   const open = (from: string | undefined) => new WebdavFolder(place, joinBelow(base, from), context)
   return { folder: open, target: open }
+}
+
+function decodeRoot(path: string): string {
+  try {
+    return decodeURIComponent(path)
+  } catch {
+    throw new StorageError('Setting "base_url" has a "%" that stands for no character: write %25')
+  }
 }
 
 const query =

@@ -1,7 +1,7 @@
 // The way back to a storage: put_directory, read_path and write_path of Prefect's blocks, for every target a driver opens.
 
 import { posix } from 'node:path'
-import { storageError } from './blame.ts'
+import { openFenced, storageError } from './blame.ts'
 import { makeMeter, type StorageContext } from './context.ts'
 import { fetchSource } from './fetch-source.ts'
 import { joinBelow } from './paths.ts'
@@ -27,13 +27,22 @@ export function writableStorageOf(remote: Remote, openTarget: OpenTarget, contex
 export function writesOf(openTarget: OpenTarget, context: StorageContext): Omit<WritableStorage, 'getDirectory'> {
   return {
     putDirectory: (from, to, ignoreFile, signal) =>
-      withTarget(openTarget(to), `Could not upload "${from}" to`, context, signal, (target, signal) =>
-        uploadTree({ target, from, ignoreFile, limits: context.limits, meter: context.meter ?? makeMeter() }, signal),
+      withTarget(
+        () => openTarget(to),
+        `Could not upload "${from}" to`,
+        context,
+        signal,
+        (target, signal) =>
+          uploadTree({ target, from, ignoreFile, limits: context.limits, meter: context.meter ?? makeMeter() }, signal),
       ),
     readPath: (path, signal) => {
       const { folder, name } = splitPath(path)
-      return withTarget(openTarget(folder), `Could not read "${name}" in`, context, signal, (target, signal) =>
-        withRetries(() => readWhole(target, name, context, signal), signal),
+      return withTarget(
+        () => openTarget(folder),
+        `Could not read "${name}" in`,
+        context,
+        signal,
+        (target, signal) => withRetries(() => readWhole(target, name, context, signal), signal),
       )
     },
     writePath: (path, content, signal) => {
@@ -44,8 +53,12 @@ export function writesOf(openTarget: OpenTarget, context: StorageContext): Omit<
         file: undefined,
         open: part => Promise.resolve(part ? content.subarray(part.start, part.start + part.size) : content),
       }
-      return withTarget(openTarget(folder), `Could not write "${name}" to`, context, signal, (target, signal) =>
-        withRetries(() => target.write(name, upload, signal), signal),
+      return withTarget(
+        () => openTarget(folder),
+        `Could not write "${name}" to`,
+        context,
+        signal,
+        (target, signal) => withRetries(() => target.write(name, upload, signal), signal),
       )
     },
   }
@@ -79,12 +92,13 @@ async function readWhole(
 }
 
 async function withTarget<T>(
-  target: Target,
+  open: () => Target,
   attempt: string,
   { limits }: StorageContext,
   signal: AbortSignal,
   work: (target: Target, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
+  const target = openFenced(open)
   try {
     return await withTimeLimit(limits, signal, signal => work(target, signal))
   } catch (error) {

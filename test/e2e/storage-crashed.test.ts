@@ -54,6 +54,71 @@ for (const kind of [...storageKinds, ...storageVariants]) {
   })
 }
 
+/** Wrong addresses as parsers of URLs meet them, with a secret in them. */
+const addresses: readonly { name: string; expected: RegExp; blockOf: (address: string) => StorageBlock }[] = [
+  {
+    name: 'endpoint of S3',
+    expected: /"endpoint_url" is not a URL/,
+    blockOf: endpoint_url => ({
+      slug: 's3-bucket',
+      data: { bucket_name: 'b', credentials: { aws_client_parameters: { endpoint_url } } },
+    }),
+  },
+  {
+    name: 'endpoint of GCS',
+    expected: /"endpoint_url" is not a URL/,
+    blockOf: url => remote('gs://b', { endpoint_url: url }),
+  },
+  {
+    name: 'base of WebDAV',
+    expected: /"base_url" is not a URL/,
+    blockOf: url => remote('webdav://b', { base_url: url }),
+  },
+  { name: 'account of Azure', expected: /account is not a URL/, blockOf: url => azure({ account_url: url }) },
+  {
+    name: 'endpoint of Azure',
+    expected: /names neither an account nor a BlobEndpoint/,
+    blockOf: url => azure({ connection_string: `BlobEndpoint=${url}` }),
+  },
+  {
+    name: 'repository',
+    expected: /address of the repository is not a URL/,
+    blockOf: repository => ({ slug: 'github', data: { repository } }),
+  },
+]
+
+function remote(basepath: string, settings: Readonly<Record<string, unknown>>): StorageBlock {
+  return { slug: 'remote-file-system', data: { basepath, settings } }
+}
+
+function azure(credentials: Readonly<Record<string, unknown>>): StorageBlock {
+  return { slug: 'azure-blob-storage-container', data: { container_name: 'c', credentials } }
+}
+
+test('a run whose block holds an address that is none is Crashed and says which; no log shows the address', async () => {
+  await using directory = await makeDirectory()
+  const secret = 'a-secret-of-mine'
+  const wrong = ['http://', `http://u:${secret}@[h/`]
+  const cases = addresses.flatMap(({ name, expected, blockOf }) =>
+    wrong.map(
+      (address, at): Case => ({
+        flaw: `${name} ${at}`,
+        path: '',
+        expected,
+        block: blockOf(address),
+        environment: {},
+      }),
+    ),
+  )
+  const percent = remote('webdav://b', { base_url: `http://u:${secret}@h/100%/` })
+  cases.push({ flaw: 'escape', path: '', expected: /"base_url" has a "%"/, block: percent, environment: {} })
+  for (const { flaw, expected, type, message, output } of await runAll(directory.path, 'wrong address', cases)) {
+    assert.equal(type, 'CRASHED', `${flaw}: ${message}\n${output}`)
+    assert.match(message, expected, flaw)
+    assertNoSecret(new Error(message + output), secret)
+  }
+})
+
 async function crash(kind: StorageKind): Promise<void> {
   await using stack = new AsyncDisposableStack()
   const directory = stack.use(await makeDirectory())

@@ -2,7 +2,10 @@ import assert from 'node:assert/strict'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
+import { inspect } from 'node:util'
 import { type CodeFacts, fetchCode, hasCodeToFetch } from '../../src/storage/fetch.ts'
+import type { Remote } from '../../src/storage/source.ts'
+import { writableStorageOf } from '../../src/storage/write-storage.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { makeContext, readTree, writeTree } from './support.ts'
 
@@ -62,6 +65,28 @@ test('what the agent fetches depends on steps, block, path and where the flow ru
   ] as const) {
     const both = [true, false].map(isHere => hasCodeToFetch({ ...facts, ...changes }, isHere))
     assert.deepEqual(both, [here, elsewhere], JSON.stringify(changes))
+  }
+})
+
+test('what a driver throws by mistake is a StorageError, without what it holds', async () => {
+  await using place = await makePlace()
+  const address = 'http://u:secret@['
+  const stumble = () => assert.fail(new URL(address).href)
+  const remote: Remote = { folder: stumble }
+  const storage = writableStorageOf(remote, stumble, makeContext())
+  const acts = [
+    () => storage.getDirectory(undefined, place.to, signal),
+    () => storage.putDirectory(place.base, undefined, undefined, signal),
+    () => storage.readPath('x', signal),
+    () => storage.writePath('x', Buffer.from('x'), signal),
+  ]
+  for (const act of acts) {
+    await assert.rejects(act(), (error: Error) => {
+      assert.equal(error.name, 'StorageError')
+      assert.match(error.message, /Invalid URL/)
+      assert.doesNotMatch(inspect(error), /secret/)
+      return true
+    })
   }
 })
 
