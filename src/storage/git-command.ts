@@ -16,6 +16,9 @@ const neededVersion = '2.31'
 const foreign =
   /^GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|NAMESPACE|PREFIX|COMMON_DIR|TRACE.*)$/
 
+/** Said anew by `proxyEnvironment`. */
+const proxyVariable = /^(https?|all|no)_proxy$/i
+
 /**
  * A credential helper that reads two variables. Not an extra header: git would send that on to a host that it is
  * redirected to, while a helper is asked anew for each host.
@@ -124,7 +127,7 @@ function basicForm({ username, password }: { username: string; password: string 
 
 function buildEnvironment({ url, login }: GitAddress, context: StorageContext): Record<string, string | undefined> {
   const own = Object.fromEntries(
-    Object.entries(context.environment).filter(([name]) => !foreign.test(name) && !/_proxy$/i.test(name)),
+    Object.entries(context.environment).filter(([name]) => !foreign.test(name) && !proxyVariable.test(name)),
   )
   const config: [string, string][] = [
     // A server that sends less than a byte a second for half a minute has gone.

@@ -1,15 +1,17 @@
 // Storage behind a proxy, by `rigel fetch` in a process of its own: what a module has loaded before would hide what is missing.
 
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import { join } from 'node:path'
 import test from 'node:test'
+import { openWritableStorage } from '../../src/storage/registry.ts'
 import { runCli } from '../commands/support.ts'
 import { makeDataFolder } from '../storage/data-folder.ts'
 import { makeRepository } from '../storage/git-server.ts'
 import { makeBucket } from '../storage/s3-server.ts'
-import { readTree } from '../storage/support.ts'
+import { makeContext, readTree } from '../storage/support.ts'
 import { makeAuthority } from '../support/certificates.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { startForwardProxy } from '../support/forward-proxy.ts'
@@ -149,3 +151,23 @@ test("Amazon's credentials of a web identity are asked for through the proxy", n
   assert.deepEqual(fetched, { 'flow.py': 's' })
   assert.deepEqual([...new Set(proxy.requests)], [`CONNECT 127.0.0.1:${address.port}`])
 })
+
+test(
+  'what is uploaded to HDFS goes through the proxy on both ways, to the name node and to the data node',
+  needs('webhdfs'),
+  async () => {
+    const { host = '', port = '', user } = storageServer('webhdfs')
+    await using proxy = await startForwardProxy()
+    await using directory = await makeDirectory()
+    await writeFile(join(directory.path, 'flow.py'), 'h')
+    const { slug, data } = remote(`webhdfs://${host}:${port}/${randomUUID()}`, { user })
+    const storage = await openWritableStorage({ slug, data }, makeContext({ proxies: { http: proxy.url } }))
+    const signal = new AbortController().signal
+    assert.equal(await storage.putDirectory(directory.path, undefined, undefined, signal), 1)
+    assert.equal(Buffer.from(await storage.readPath('flow.py', signal)).toString(), 'h')
+    const ports = proxy.requests.filter(line => line.startsWith('PUT ')).map(line => new URL(line.slice(4)).port)
+    assert.equal(ports.length, 2)
+    assert.equal(ports[0], port)
+    assert.notEqual(ports[1], port)
+  },
+)
