@@ -9,6 +9,7 @@ import { chooseProxy, type ProxyOptions } from '../proxy.ts'
 import type { StorageContext } from './context.ts'
 import { HttpBody } from './http-body.ts'
 import { HttpLanes } from './http-lanes.ts'
+import { TransientError } from './source.ts'
 
 /** A server that says nothing for so long will not. Milliseconds. */
 const silenceMs = 30_000
@@ -192,7 +193,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
     this.#over()
     if (this.#body) this.#body.fail(error)
-    else this.#reject(error)
+    else this.#reject(connectionError(error))
   }
 }
 
@@ -221,6 +222,12 @@ class Aborts {
     signal.removeEventListener('abort', known.onAbort)
     this.#underWay.delete(signal)
   }
+}
+
+/** What a proxy answers to the wish for a tunnel comes as an error: its 503 is as passing as a server's. */
+function connectionError(error: Error): Error {
+  const passes = /^Proxy response \((408|429|5\d\d)\)/.test(error.message)
+  return passes ? new TransientError(error.message, { cause: error }) : error
 }
 
 function firstOf(value: string | string[] | undefined): string {

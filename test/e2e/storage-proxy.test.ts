@@ -62,6 +62,22 @@ test('https:// goes through the proxy of HTTPS_PROXY, in one tunnel for each con
   assert.deepEqual([...new Set(proxy.requests)], [`CONNECT ${site.host}`])
 })
 
+test(
+  'a tunnel that the proxy refuses for now is asked for again; one that wants other credentials is not',
+  needs('http'),
+  async () => {
+    await using site = await openSite()
+    await using busy = await startForwardProxy({ busyTunnels: 2 })
+    assert.deepEqual(await fetchTree({ ...remote(site.https), env: { ...site.env, HTTPS_PROXY: busy.url } }), {
+      'flow.py': 'f',
+    })
+    await using closed = await startForwardProxy({ credentials: 'me:secret' })
+    const said = await fetchTree({ ...remote(site.https), env: { ...site.env, HTTPS_PROXY: closed.url } })
+    assert.match(JSON.stringify(said), /407/)
+    assert.equal(closed.requests.length, 1)
+  },
+)
+
 test('http:// goes through the proxy of HTTP_PROXY, and https:// does not', needs('http'), async () => {
   await using site = await openSite()
   await using proxy = await startForwardProxy()

@@ -20,14 +20,18 @@ export interface ForwardProxyOptions {
   readonly credentials?: string
   /** Where a host is reached, for names that no name service knows. */
   readonly route?: (asked: Address) => Address
+  /** So many tunnels are refused first, as by a proxy that is overloaded or whose own way is down. */
+  readonly busyTunnels?: number
 }
 
 export async function startForwardProxy({
   credentials,
   route = asked => asked,
+  busyTunnels = 0,
 }: ForwardProxyOptions = {}): Promise<ForwardProxy> {
   const requests: string[] = []
   const sockets = new Set<Duplex>()
+  let busy = busyTunnels
   const wanted = credentials && `Basic ${Buffer.from(credentials).toString('base64')}`
   const isRefused = ({ headers }: IncomingMessage): boolean =>
     wanted !== undefined && headers['proxy-authorization'] !== wanted
@@ -51,6 +55,7 @@ export async function startForwardProxy({
     requests.push(`CONNECT ${incoming.url}`)
     if (isRefused(incoming))
       return socket.end('HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n')
+    if (busy-- > 0) return socket.end('HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n')
     const upstream = connect(route(addressOf(new URL(`http://${incoming.url}`))), () => {
       socket.write('HTTP/1.1 200 Connection established\r\n\r\n')
       upstream.write(head)
