@@ -37,11 +37,13 @@ export async function downloadArchive(
     for await (const chunk of content.stream) {
       size += chunk.length
       furthest = Math.max(furthest, size)
-      if (size > limits.maxBytes + archiveBytes) {
-        throw new StorageError(`It holds more than the limit of ${limits.maxBytes} bytes`)
-      }
+      keepArchiveLimit(size, limits)
       await file.appendFile(chunk)
     }
   }
   await withResumes(bringRest, () => furthest, signal)
+}
+
+export function keepArchiveLimit(bytes: number, { maxBytes }: FetchLimits): void {
+  if (bytes > maxBytes + archiveBytes) throw new StorageError(`It holds more than the limit of ${maxBytes} bytes`)
 }

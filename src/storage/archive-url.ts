@@ -5,7 +5,7 @@ import { createReadStream } from 'node:fs'
 import { mkdir, mkdtemp, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, posix } from 'node:path'
 import * as v from 'valibot'
-import { type ArchiveDownload, downloadArchive } from './archive-download.ts'
+import { type ArchiveDownload, downloadArchive, keepArchiveLimit } from './archive-download.ts'
 import { readFields } from './block-fields.ts'
 import type { StorageContext } from './context.ts'
 import { liftFolder } from './lift-folder.ts'
@@ -129,9 +129,14 @@ class ArchiveFolder implements TreeSource {
     this.identity = [...place.identity, place.folder]
   }
 
-  /** Asks for the file and lets go of it when the answer begins. */
+  /** Where the file cannot be looked at, asks for it and lets go of it when the answer begins. */
   async revision(signal: AbortSignal): Promise<string | undefined> {
-    return this.#withFile(signal, async read => {
+    return this.#withFile(signal, async (read, reader) => {
+      const known = await reader.look?.(this.#place.name, signal)
+      if (known) {
+        keepArchiveLimit(known.size ?? 0, this.#context.limits)
+        return known.validator
+      }
       const content = await read(0)
       // Begun, so that it ends: a body that nobody has looked at would keep its connection.
       for await (const _ of content.stream) break
@@ -158,7 +163,10 @@ class ArchiveFolder implements TreeSource {
     // Each reading closes what it has opened.
   }
 
-  async #withFile<T>(signal: AbortSignal, use: (read: ArchiveDownload['read']) => Promise<T>): Promise<T> {
+  async #withFile<T>(
+    signal: AbortSignal,
+    use: (read: ArchiveDownload['read'], reader: Reader) => Promise<T>,
+  ): Promise<T> {
     const { reader, name } = await this.#place.open()
     const read = (offset: number) =>
       reader.read(name, offset, signal).catch((error: unknown) => {
@@ -166,7 +174,7 @@ class ArchiveFolder implements TreeSource {
         throw error instanceof ChangedError && offset === 0 ? new StorageError(error.message) : error
       })
     try {
-      return await use(read)
+      return await use(read, reader)
     } finally {
       await reader.close()
     }

@@ -54,7 +54,7 @@ export class SmbTarget implements Target {
   async read(path: string, _offset: number, signal: AbortSignal): Promise<Content> {
     const remote = this.#pathOf(path)
     const local = await this.#name()
-    const { size, validator } = await this.#look(remote, signal)
+    const { size, validator } = await this.look(path, signal)
     for (let before = -1; ; ) {
       const got = await this.#client.run([`reget ${quotePath(remote)} ${quoteLocalPath(local)}`], signal)
       const arrived = (await stat(local).catch(() => undefined))?.size ?? -1
@@ -67,8 +67,16 @@ export class SmbTarget implements Target {
       }
       before = arrived
     }
-    if ((await this.#look(remote, signal)).validator !== validator) throw new ChangedError(`"${path}" has changed`)
+    if ((await this.look(path, signal)).validator !== validator) throw new ChangedError(`"${path}" has changed`)
     return { offset: 0, stream: createReadStream(local), validator }
+  }
+
+  async look(path: string, signal: AbortSignal): Promise<FileEntry> {
+    const remote = this.#pathOf(path)
+    const said = await this.#client.run([`ls ${quotePath(remote)}`], signal)
+    const entry = readListing(said, dirname(remote), false).find(({ kind }) => kind === 'file')
+    if (entry?.kind !== 'file') throw new StorageError('It is not a file')
+    return entry
   }
 
   async write(path: string, upload: Upload, signal: AbortSignal): Promise<void> {
@@ -84,13 +92,6 @@ export class SmbTarget implements Target {
 
   async close(): Promise<void> {
     if (this.#temporary) await removeTree(await this.#temporary)
-  }
-
-  async #look(remote: string, signal: AbortSignal): Promise<FileEntry> {
-    const said = await this.#client.run([`ls ${quotePath(remote)}`], signal)
-    const entry = readListing(said, dirname(remote), false).find(({ kind }) => kind === 'file')
-    if (entry?.kind !== 'file') throw new StorageError('It is not a file')
-    return entry
   }
 
   #pathOf(path: string): string {

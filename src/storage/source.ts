@@ -83,6 +83,8 @@ export interface TreeSource extends Identified {
 export interface Reader extends Described {
   /** The content of one file, with its validator. No such file, or a folder: a StorageError or ChangedError. */
   read(path: string, offset: number, signal: AbortSignal): Promise<Content>
+  /** What is known of a file without reading it; only where `read` brings all of it before it says so. */
+  look?(path: string, signal: AbortSignal): Promise<Pick<FileEntry, 'size' | 'validator'>>
 }
 
 /** A folder whose files are written one by one as well. */

@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import test from 'node:test'
 import { gunzipSync, zstdCompressSync } from 'node:zlib'
-import { makeMeter } from '../../src/storage/context.ts'
+import { defaultLimits, makeMeter } from '../../src/storage/context.ts'
 import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
+import { needs } from '../support/requires.ts'
+import { run } from '../support/run.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { type ArchiveItem, makeTar, makeZip } from './archives.ts'
 import { type Contract, type ContractPlace, testContract } from './contract.ts'
@@ -97,6 +99,43 @@ testContract({
       },
     })),
 })
+
+test(
+  'an archive on a share is looked at, and fetched only when it is new and within the limit',
+  needs('smb'),
+  async () => {
+    const { data = '', host = '', port = '', username, password } = storageServer('smb')
+    await using folder = await makeDataFolder(data)
+    await using directory = await makeDirectory()
+    const log = join(directory.path, 'log')
+    const real = (await run('which', ['smbclient'])).stdout.trim()
+    await writeFile(join(directory.path, 'smbclient'), `#!/bin/sh\ntee -a '${log}' | '${real}' "$@"\n`, { mode: 0o755 })
+    const basepath = `zip://::smb://${host}/flows/${folder.name}/flows/code.zip`
+    const block = { slug: 'remote-file-system', data: { basepath, settings: { smb: { port, username, password } } } }
+    let serial = 0
+    const fetch = async (limits = defaultLimits) => {
+      const to = join(directory.path, String(serial++))
+      await mkdir(to)
+      const environment = { PATH: `${directory.path}:${process.env.PATH}` }
+      const context = makeContext({ environment, cacheDir: join(directory.path, 'cache'), limits })
+      await writeFile(log, '')
+      await (await openStorage(block, context)).getDirectory(undefined, to, signal)
+      return readTree(to)
+    }
+    const gets = async () => (await readFile(log, 'utf8')).match(/^(re)?get /gm)?.length ?? 0
+    await folder.put('code.zip', makeZip([{ path: 'a.py', bytes: bytes('a') }]))
+    assert.deepEqual([await fetch(), await gets()], [{ 'a.py': 'a' }, 1])
+    assert.deepEqual([await fetch(), await gets()], [{ 'a.py': 'a' }, 0])
+    await folder.put('code.zip', makeZip([{ path: 'a.py', bytes: bytes('changed') }]))
+    assert.deepEqual([await fetch(), await gets()], [{ 'a.py': 'changed' }, 1])
+    await folder.put('code.zip', makeZip([{ path: 'a.py', bytes: randomBytes(2 * 1024 * 1024) }]))
+    await assert.rejects(fetch({ ...defaultLimits, maxBytes: 1000 }), {
+      name: 'StorageError',
+      message: /code\.zip.*more than the limit of 1000 bytes/,
+    })
+    assert.equal(await gets(), 0)
+  },
+)
 
 function bytes(text: string): Buffer {
   return Buffer.from(text)
