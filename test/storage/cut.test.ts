@@ -1,5 +1,5 @@
-// Connections that are cut again and again where the contract suite's proxy does not reach: FTP's data connections, the data node of
-// WebHDFS, archives.
+// Connections that are cut again and again where the contract suite's proxy does not reach: the data connections of FTP, the data
+// node of WebHDFS, archives, and SFTP connections that are good for a file or two.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -26,8 +26,11 @@ const large = randomBytes(600_000).toString('base64')
 const tree = { 'flow.py': 'print("hello")\n', 'large.txt': large }
 
 /** Lets this much of each connection through: a file of 800 kB that is begun anew each time never arrives. */
-function cut({ bytesBefore, length }: { readonly bytesBefore: number; readonly length: number }): number | undefined {
-  return bytesBefore + length > most ? Math.max(0, most - bytesBefore) : undefined
+function cut(
+  { bytesBefore, length }: { readonly bytesBefore: number; readonly length: number },
+  after = most,
+): number | undefined {
+  return bytesBefore + length > after ? Math.max(0, after - bytesBefore) : undefined
 }
 
 function remote(basepath: string, settings: Readonly<Record<string, unknown>>): StorageBlock {
@@ -55,6 +58,20 @@ for (const name of ['ftp', 'ftps'] as const) {
     assert.ok(proxy.transfers >= 6, `${proxy.transfers} data connections`)
   })
 }
+
+test('sftp: no file is given up that comes late to each of the connections that all share', needs('sftp'), async () => {
+  const { host = '', port = '', password = '', data = '' } = storageServer('sftp')
+  await using folder = await makeDataFolder(data, 20001)
+  const files = Object.fromEntries(Array.from({ length: 60 }, (_, at) => [`${at}.bin`, String(at % 10).repeat(20_000)]))
+  for (const [path, text] of Object.entries(files)) await folder.put(path, text)
+  // Each connection brings one file or two. Who comes late is a matter of chance, so there are several fetches.
+  const fetches = Array.from({ length: 4 }, async () => {
+    await using proxy = await startTcpProxy({ host, port: Number(port), cut: piece => cut(piece, 40_000) })
+    const settings = { port: proxy.port, username: 'rigel', password }
+    assert.deepEqual(await fetchTree(remote(`sftp://127.0.0.1${folder.path}/flows`, settings)), files)
+  })
+  await Promise.all(fetches)
+})
 
 test('webhdfs: a tree arrives whole when the connections to the data node are cut', needs('webhdfs'), async () => {
   const { host = '', port = '', user } = storageServer('webhdfs')
