@@ -3,22 +3,26 @@
 
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
+import { Backlog, type Entry } from './backlog.ts'
 import type { RunRecord } from './record.ts'
 import type { Turns } from './turns.ts'
 
 /** Prefect's own handler sends every 2 s (PREFECT_LOGGING_TO_API_BATCH_INTERVAL). */
 const batchIntervalMs = 2_000
-/** Of one request, in characters: below the 4,000,000 bytes of PREFECT_LOGGING_TO_API_BATCH_SIZE in any script. */
-const batchCharacters = 900_000
+/**
+ * Of one request, in characters: below the 4,000,000 bytes of PREFECT_LOGGING_TO_API_BATCH_SIZE in any script, and also for
+ * control characters, each of which JSON spells with six.
+ */
+const batchCharacters = 600_000
 /** Prefect Cloud takes no longer message; see logging of 3.x. */
 const messageCharacters = 24_000
 /** What may wait while the API is away; then the oldest lines make room, and a line says how many. */
-const waitingCharacters = 4_000_000
+const waitingCharacters = 8_000_000
 /** Python's number for INFO. */
 const infoLevel = 20
 
 export interface OutputOptions {
-  /** Takes one line for people, without its end; undefined when lines go to the logger instead. */
+  /** Takes a line for people, or several, without the last one's end; undefined when lines go to the logger instead. */
   readonly print: ((line: string) => void) | undefined
   /** PREFECT_LOGGING_TO_API_ENABLED. */
   readonly toApi: boolean
@@ -30,22 +34,13 @@ export interface RunOutput {
   readonly close: () => void
 }
 
-interface Entry {
-  readonly name: string
-  readonly level: number
-  readonly message: string
-  readonly timestamp: string
-  readonly flow_run_id: string
-}
-
 export class OutputRelay {
   readonly #client: PrefectClient
   readonly #turns: Turns
   readonly #options: OutputOptions
   readonly #logger: Logger
   readonly #signal: AbortSignal
-  #waiting: Entry[] = []
-  #characters = 0
+  readonly #waiting = new Backlog(waitingCharacters)
   #dropped = 0
   #timer: NodeJS.Timeout | undefined
   #sending: Promise<void> | undefined
@@ -64,11 +59,10 @@ export class OutputRelay {
     const isSent = this.#options.toApi && record.reports === 'agent'
     return {
       write: lines => {
-        for (const line of lines) {
-          if (this.#options.print) this.#options.print(`${record.flowRunName} | ${line}`)
-          else log.info({ line }, 'output')
-          if (isSent) this.#add(record.flowRunId, line)
-        }
+        // At once, for each call of it is a write to the terminal or file.
+        if (this.#options.print) this.#options.print(lines.map(line => `${record.flowRunName} | ${line}`).join('\n'))
+        else for (const line of lines) log.info({ line }, 'output')
+        if (isSent) this.#add(record.flowRunId, lines)
       },
       close: () => {
         if (isSent && this.#waiting.length > 0) this.#schedule(0)
@@ -84,18 +78,19 @@ export class OutputRelay {
     await this.#send()
   }
 
-  #add(flowRunId: string, line: string): void {
-    const timestamp = this.#client.serverNow().toISOString()
-    for (let from = 0; from === 0 || from < line.length; from += messageCharacters) {
-      const message = line.slice(from, from + messageCharacters)
-      this.#waiting.push({ name: 'prefect.flow_runs', level: infoLevel, message, timestamp, flow_run_id: flowRunId })
-      this.#characters += message.length
+  #add(flowRunId: string, lines: readonly string[]): void {
+    const fields = {
+      name: 'prefect.flow_runs',
+      level: infoLevel,
+      timestamp: this.#client.serverNow().toISOString(),
+      flow_run_id: flowRunId,
     }
-    while (this.#characters > waitingCharacters) {
-      this.#characters -= this.#waiting.shift()?.message.length ?? 0
-      this.#dropped++
+    for (const line of lines) {
+      for (let from = 0; from === 0 || from < line.length; from += messageCharacters) {
+        this.#dropped += this.#waiting.add({ ...fields, message: line.slice(from, from + messageCharacters) })
+      }
     }
-    this.#schedule(this.#characters >= batchCharacters ? 0 : batchIntervalMs)
+    if (this.#waiting.length > 0) this.#schedule(this.#waiting.cost >= batchCharacters ? 0 : batchIntervalMs)
   }
 
   #schedule(inMs: number): void {
@@ -126,11 +121,7 @@ export class OutputRelay {
   }
 
   #takeBatch(): Entry[] {
-    let size = 0
-    let count = 0
-    while (count < this.#waiting.length && size < batchCharacters) size += this.#waiting[count++]?.message.length ?? 0
-    const batch = this.#waiting.splice(0, count)
-    this.#characters -= size
+    const batch = this.#waiting.take(batchCharacters)
     const [first] = batch
     if (this.#dropped > 0 && first) {
       batch.unshift({

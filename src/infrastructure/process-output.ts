@@ -5,6 +5,7 @@
 // The file has a cap. What is shipped is emptied; what cannot be shipped in time is cut, and both are said in the stream.
 
 import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { errorCode } from '../errors.ts'
 import type { OutputSink } from './infrastructure.ts'
 import { LONGEST_LINE, splitLines } from './process-lines.ts'
@@ -46,7 +47,10 @@ export class Output {
     if (keeper !== options.keeper || isCut) this.#moveTo(position)
   }
 
-  /** Ships what is new. With `atEnd` also an unfinished last line, and all of it however much that is. */
+  /**
+   * Ships what is new. With `atEnd` also an unfinished last line, and all of it however much that is; but not what a process
+   * that was left behind goes on to write.
+   */
   async ship(sink: OutputSink, atEnd: boolean): Promise<void> {
     const size = this.#size()
     if (size === this.#seenSize && !atEnd) return
@@ -56,10 +60,10 @@ export class Output {
         await sink(['[rigel] output was cut here: it reached its cap while no agent was there to ship it'])
       this.#wasCut = false
     }
-    const isAll = !this.#options.isStreamed || (await this.#shipLines(sink, atEnd))
+    const isAll = !this.#options.isStreamed || (await this.#shipLines(sink, atEnd ? size : undefined))
     // As it was before the reading: what has been written since is new the next time, even if nothing more comes.
     this.#seenSize = isAll ? size : -1
-    if (!atEnd) await this.#keepInBounds(sink)
+    if (!atEnd || this.#isOutgrown(size)) await this.#keepInBounds(sink)
   }
 
   /** The last lines, oldest first: at most 20, each cut at 1000 characters. */
@@ -70,12 +74,21 @@ export class Output {
     return [...earlier, ...lines].slice(-TAIL_LINES)
   }
 
-  /** Gives false when one look is not enough for what is there. */
-  async #shipLines(sink: OutputSink, atEnd: boolean): Promise<boolean> {
-    const most = atEnd ? Infinity : WINDOWS_PER_LOOK
+  /**
+   * Gives false when one look is not enough for what is there. With `end` the look ends there instead, also within a line.
+   * Timers and other runs have their turn between two windows.
+   */
+  async #shipLines(sink: OutputSink, end: number | undefined): Promise<boolean> {
+    const most = end === undefined ? WINDOWS_PER_LOOK : Infinity
     for (let windows = 0; windows < most; windows += 1) {
-      const length = this.#read()
-      const { lines, consumed } = splitLines(window.subarray(0, length), atEnd && length < window.length)
+      if (windows > 0) await setImmediate()
+      if (end !== undefined && this.#isOutgrown(end)) return true
+      const room = end === undefined ? Infinity : Math.max(0, end - this.#position)
+      const length = this.#read(Math.min(window.length, room))
+      const { lines, consumed } = splitLines(
+        window.subarray(0, length),
+        length === room || (end !== undefined && length < window.length),
+      )
       if (consumed === 0) return true
       await sink(lines)
       this.#moveTo(this.#position + consumed)
@@ -83,10 +96,15 @@ export class Output {
     return false
   }
 
+  /** Somebody goes on writing when the run has ended, and faster than it is shipped. */
+  #isOutgrown(end: number): boolean {
+    return this.#size() - end >= this.#options.capBytes
+  }
+
   /** Fills the window from the position on; gives the number of bytes. */
-  #read(): number {
+  #read(most: number): number {
     return withFile(inSubmission.output(this.#options.folder), 'r', 0, file =>
-      readSync(file, window, 0, window.length, this.#position),
+      readSync(file, window, 0, most, this.#position),
     )
   }
 
@@ -97,7 +115,7 @@ export class Output {
     if (size < capBytes) return
     const waiting = size - this.#position
     if (isStreamed && waiting > LONGEST_LINE && waiting < capBytes) return
-    if (isStreamed && waiting <= LONGEST_LINE) await this.#shipLines(sink, true)
+    if (isStreamed && waiting <= LONGEST_LINE) await this.#shipLines(sink, size)
     const cut = this.#empty()
     this.#seenSize = -1
     if (!isStreamed) return

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { appendFileSync, existsSync, statSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { setTimeout as delay, setImmediate } from 'node:timers/promises'
@@ -208,4 +208,27 @@ test('a piece of a long line never ends within a character', () => {
     assert.ok(!lines[0]?.includes('\ufffd'))
     assert.equal((consumed - shift) % 4, 0)
   }
+})
+
+test('a process that a run leaves behind, and that goes on writing, holds up neither its end nor the other runs', async () => {
+  await using subject = await makeProcessSubject()
+  const pidFile = join(subject.runsDirectory, '..', 'pid')
+  let longestGapMs = 0
+  let at = performance.now()
+  const timer = setInterval(() => {
+    longestGapMs = Math.max(longestGapMs, performance.now() - at)
+    at = performance.now()
+  }, 20)
+  // The limit only keeps a disk that nobody guards from being filled.
+  const script = `(ulimit -f 800000; exec yes 'left behind') & echo $! > '${pidFile}'; sleep 0.3; exit 0`
+  try {
+    const { exit, lines, folder } = await tell(subject, script, { outputCapBytes: 1_000_000 })
+    assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
+    assert.ok(statSync(join(folder, 'output')).size < 100_000_000)
+    assert.match(lines.at(-1) ?? '', /were written faster than they could be shipped and are cut/)
+  } finally {
+    clearInterval(timer)
+    process.kill(Number(await readFile(pidFile, 'utf8')), 'SIGKILL')
+  }
+  assert.ok(longestGapMs < 1_000, `nothing else had a turn for ${longestGapMs} ms`)
 })
