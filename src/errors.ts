@@ -33,3 +33,16 @@ export function errorCode(error: unknown): string | undefined {
   if (error instanceof Error && 'code' in error && typeof error.code === 'string') return error.code
   return undefined
 }
+
+/** Disk, descriptors, memory and processes of this machine: they pass, or an operator must act, and no run is to blame. */
+const hostCodes = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN'])
+
+/** True when it, or one of its causes, is trouble of this machine. */
+export function isHostError(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) if (isHostCode(errorCode(at))) return true
+  return false
+}
+
+export function isHostCode(code: string | undefined): boolean {
+  return hostCodes.has(code ?? '')
+}

@@ -49,8 +49,6 @@ export interface AgentContext {
   readonly logger: Logger
   /** The driver for a block type, loaded at first use. Rejects with an InfrastructureError for an unknown type. */
   infrastructure(type: string): Promise<Infrastructure>
-  /** True for a run that an earlier life of the agent has left. */
-  isResumed(flowRunId: string): boolean
   /** Leaves a run that was refused to others for a while. */
   avoid(flowRunId: string): void
   /** A record has moved: slots may have become free. */

@@ -84,7 +84,6 @@ export class Agent {
   readonly #intake: Intake
   readonly #watch: Watch
   readonly #context: AgentContext
-  readonly #resumed = new Set<string>()
   /** Those that were needed so far. */
   readonly #drivers = new Set<Infrastructure>()
 
@@ -118,7 +117,6 @@ export class Agent {
         this.#drivers.add(driver)
         return driver
       },
-      isResumed: flowRunId => this.#resumed.has(flowRunId),
       avoid: flowRunId => this.#poll.avoid(flowRunId),
       changed: () => this.#wake.ring(),
       background: work => this.#scope.spawn(work),
@@ -132,10 +130,7 @@ export class Agent {
       wake: this.#wake,
       intervalMs: settings.queryIntervalSeconds * 1000,
       runOnce: options.runOnce,
-      begin: due => {
-        this.#resumed.delete(due.run.id)
-        this.#follow(newRecord(due.run, newTransitionId(identity)), due)
-      },
+      begin: due => this.#follow(newRecord(due.run, newTransitionId(identity)), due),
     })
   }
 
@@ -172,7 +167,7 @@ export class Agent {
       kill,
     )
     await atMost(lastOutputMs, this.#context.output.flush(), kill)
-    const left = this.#slots.lives.length
+    const { left } = this.#slots
     this.#detach.abort(new Error('the agent lets go'))
     await this.#scope.join()
     await atMost(closingMs, this.#closeDrivers(), kill)
@@ -197,7 +192,6 @@ export class Agent {
 
   #resume(): void {
     for (const { flowRunId, found } of this.#journal.found()) {
-      this.#resumed.add(flowRunId)
       if (found.kind === 'readable') this.#follow(found.record)
       else {
         this.#slots.bar(flowRunId)

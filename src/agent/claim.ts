@@ -5,7 +5,7 @@ import { ApiError } from '../prefect/errors.ts'
 import { buildPending } from '../prefect/states.ts'
 import type { FlowRun, OrchestrationResult } from '../prefect/types.ts'
 import { readAssignment } from './assignment.ts'
-import { JournalFullError } from './journal.ts'
+import { JournalError } from './journal.ts'
 import { replay } from './outbox.ts'
 import { NotOurs, type Run } from './run.ts'
 import { judgeStanding, readUntouched } from './standing.ts'
@@ -15,16 +15,34 @@ import { judgeStanding, readUntouched } from './standing.ts'
  * Throws NotOurs when the run is somebody else's, or there is no room for it.
  */
 export async function claim(run: Run): Promise<FlowRun | undefined> {
-  if (!run.isResumed) await begin(run)
+  // One that was met by an error may have none yet.
+  if (!run.isResumed || !run.context.journal.holds(run.id)) await begin(run)
   // An earlier life may have sent its claim just before it ended.
   const answer = run.isResumed ? undefined : await propose(run)
   run.pass('answered')
   const isOurs = answer ? judgeAnswer(run, answer) : await settle(run)
   if (!isOurs) throw new NotOurs()
-  await run.write({ ...run.record, step: 'claimed' })
+  const isWritten = await noteClaimed(run)
   run.log.info('flow run claimed')
   const polled = run.takePolled()
-  return polled && answer?.state ? readUntouched(polled, answer.state) : undefined
+  return isWritten && polled && answer?.state ? readUntouched(polled, answer.state) : undefined
+}
+
+/**
+ * False when it could only be written after a while, by which the claim's answer has grown old. To give the run back
+ * instead would take a record as well.
+ */
+async function noteClaimed(run: Run): Promise<boolean> {
+  const record = { ...run.record, step: 'claimed' } as const
+  try {
+    await run.write(record)
+    return true
+  } catch (error) {
+    if (!(error instanceof JournalError)) throw error
+    run.context.trouble.note(error.message)
+    await run.keep(record, 'quick')
+    return false
+  }
 }
 
 async function begin(run: Run): Promise<void> {
@@ -32,7 +50,7 @@ async function begin(run: Run): Promise<void> {
   try {
     await run.context.journal.begin(run.record)
   } catch (error) {
-    if (!(error instanceof JournalFullError)) throw error
+    if (!(error instanceof JournalError)) throw error
     run.context.trouble.note(error.message)
     throw new NotOurs()
   }

@@ -21,7 +21,7 @@ import {
 } from 'node:fs'
 import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { errorCode } from '../errors.ts'
+import { errorCode, isHostError } from '../errors.ts'
 import { type FoundRecord, type RunRecord, readRecord } from './record.ts'
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
@@ -29,11 +29,12 @@ const reserveBytes = 1024 * 1024
 /** A run that this host gave back long ago starts counting anew. */
 const returnsForgottenMs = 24 * 3600 * 1000
 
-/** There is no room for the record; nothing may be done that it would have to remember. */
-export class JournalFullError extends Error {
+/** The record cannot be written, for a reason that lies in this host; nothing may be done that it would have to remember. */
+export class JournalError extends Error {
   constructor(cause: unknown) {
-    super('the state folder has no room for another record', { cause })
-    this.name = 'JournalFullError'
+    const what = isFull(cause) ? 'has no room for another record' : `cannot be written (${errorCode(cause)})`
+    super(`the state folder ${what}`, { cause })
+    this.name = 'JournalError'
   }
 }
 
@@ -71,12 +72,16 @@ export class Journal {
     }
   }
 
+  holds(flowRunId: string): boolean {
+    return existsSync(join(this.directory(flowRunId), 'record.json'))
+  }
+
   directory(flowRunId: string): string {
     return join(this.runsDirectory, flowRunId)
   }
 
   /**
-   * Opens the run's folder with its first record, the intent to claim. Throws JournalFullError: the reserve is for runs
+   * Opens the run's folder with its first record, the intent to claim. Throws JournalError: the reserve is for runs
    * that are under way, never for a new one, and as long as it cannot be put back nothing new is begun.
    */
   async begin(record: RunRecord): Promise<void> {
@@ -85,25 +90,25 @@ export class Journal {
       mkdirSync(this.directory(record.flowRunId), { recursive: true, mode: 0o700 })
       await this.#write(record, 'durable')
     } catch (error) {
-      throw isFull(error) ? new JournalFullError(error) : error
+      throw explain(error)
     }
   }
 
   /**
    * Replaces the record by rename. `durable` also asks the disk (fsync of file and folder): for claims and endings,
    * which must survive the machine; for the others the kernel's memory is enough to survive the agent.
-   * Throws JournalFullError when there is no room, also after the reserve has been given up.
+   * Throws JournalError when there is no room, also after the reserve has been given up, or no writing at all.
    */
   async write(record: RunRecord, care: 'durable' | 'quick' = 'quick'): Promise<void> {
     try {
       await this.#write(record, care)
     } catch (error) {
-      if (!isFull(error)) throw error
-      rmSync(this.#reserve, { force: true })
+      if (!isFull(error)) throw explain(error)
       try {
+        rmSync(this.#reserve, { force: true })
         await this.#write(record, care)
       } catch (again) {
-        throw isFull(again) ? new JournalFullError(again) : again
+        throw explain(again)
       }
     }
   }
@@ -131,14 +136,14 @@ export class Journal {
     if (care === 'durable') await syncDirectory(directory)
   }
 
-  /** The run is over for us: its folder leaves `runs` in one step, and is removed afterwards. */
+  /** The run is over for us: its folder leaves `runs` in one step, and is removed afterwards. Throws JournalError. */
   async forget(flowRunId: string): Promise<void> {
     const gone = join(this.#trash, `${flowRunId}.${process.pid}.${++this.#serial}`)
     try {
       renameSync(this.directory(flowRunId), gone)
     } catch (error) {
       if (errorCode(error) === 'ENOENT') return
-      throw error
+      throw explain(error)
     }
     await removeTree(gone)
   }
@@ -165,17 +170,22 @@ export class Journal {
     }
   }
 
-  /** On a full disk the count is not kept: the run is then tried once more than it should be, which harms nobody. */
+  /** On a disk in trouble the count is not kept: the run is then tried once more than it should be, which harms nobody. */
   noteReturn(flowRunId: string): void {
     try {
       writeFileSync(join(this.#returned, flowRunId), `${this.timesReturned(flowRunId) + 1}\n`)
     } catch (error) {
-      if (!isFull(error)) throw error
+      if (!isHostError(error)) throw error
     }
   }
 
+  /** On a disk in trouble an old count stays: it is forgotten a day later. */
   forgetReturns(flowRunId: string): void {
-    rmSync(join(this.#returned, flowRunId), { force: true })
+    try {
+      rmSync(join(this.#returned, flowRunId), { force: true })
+    } catch (error) {
+      if (!isHostError(error)) throw error
+    }
   }
 
   /** True when a record could be written now. Puts the reserve back once there is room for it. */
@@ -184,7 +194,7 @@ export class Journal {
       this.#restoreReserve()
       return true
     } catch (error) {
-      if (isFull(error)) return false
+      if (isHostError(error)) return false
       throw error
     }
   }
@@ -220,8 +230,13 @@ export class Journal {
 }
 
 /** The disk, or this user's or folder's share of it, is used up. */
-export function isFull(error: unknown): boolean {
+function isFull(error: unknown): boolean {
   return ['ENOSPC', 'EDQUOT'].includes(errorCode(error) ?? '')
+}
+
+/** Trouble of the host as a JournalError; anything else is a bug, and stays. */
+function explain(error: unknown): unknown {
+  return isHostError(error) ? new JournalError(error) : error
 }
 
 async function writeDurably(path: string, text: string): Promise<void> {

@@ -37,18 +37,26 @@ export class Lifecycle {
   async follow(): Promise<void> {
     const run = this.#run
     try {
+      await this.#carryOn()
+      await run.forget()
+      run.pass('forgotten')
+    } catch (error) {
+      if (!run.detach.aborted) throw error
+    }
+  }
+
+  async #carryOn(): Promise<void> {
+    const run = this.#run
+    try {
       await this.#launch()
       if (run.record.step === 'running') await this.#watch()
       run.pass('reporting')
       await deliver(run.context, run.record, run.seenRunningAt, run.log, run.detach)
       run.pass('reported')
     } catch (error) {
-      if (error instanceof NotOurs) run.log.debug('flow run left to others')
-      else if (run.detach.aborted) return
-      else throw error
+      if (!(error instanceof NotOurs)) throw error
+      run.log.debug('flow run left to others')
     }
-    await run.context.journal.forget(run.id)
-    run.pass('forgotten')
   }
 
   async #launch(): Promise<void> {

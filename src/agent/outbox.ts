@@ -9,7 +9,7 @@ import { buildScheduled, buildState, type ProposedState } from '../prefect/state
 import type { FlowRun, OrchestrationResult, State } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
 import { followUpId } from './identity.ts'
-import { JournalFullError } from './journal.ts'
+import { JournalError } from './journal.ts'
 import { decideOutcome, type Proposal } from './outcome.ts'
 import type { RunRecord } from './record.ts'
 import { findFormerState } from './standing.ts'
@@ -37,7 +37,7 @@ export async function replay<T>(
       if (result) return result.done
     } catch (error) {
       signal.throwIfAborted()
-      if (!(error instanceof ApiError) && !(error instanceof JournalFullError)) throw error
+      if (!(error instanceof ApiError) && !(error instanceof JournalError)) throw error
       context.complaints.say(`replay ${what}`, 'cannot go on yet; will try again', { what, err: error })
     }
     await timer(jitter(pauseMs, 0.3), undefined, { signal })

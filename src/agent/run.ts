@@ -32,6 +32,8 @@ export class Run {
   /** Aborted to let go at once; the record stays as it is, and the next life of the agent goes on from it. */
   readonly detach: AbortSignal
   readonly log: Logger
+  /** True for a run that goes on from its record: one of an earlier life of the agent, or met by trouble in this one. */
+  readonly isResumed: boolean
   readonly #stopping = new AbortController()
   #record: RunRecord
   #polled: FlowRun | undefined
@@ -42,6 +44,7 @@ export class Run {
     this.context = context
     this.shared = due?.shared ?? new SharedReads()
     this.#polled = due?.run
+    this.isResumed = due === undefined
     this.deploymentId = due?.run.deployment_id ?? null
     this.detach = detach
     this.log = context.logger.child({ flow_run: record.flowRunName, flow_run_id: record.flowRunId })
@@ -69,9 +72,12 @@ export class Run {
     return { flowRunId, transitionId, attempt: attemptOf(transitionId) }
   }
 
-  /** True for a run that an earlier life of the agent has left. */
-  get isResumed(): boolean {
-    return this.context.isResumed(this.id)
+  /** The folder goes; a disk in trouble delays that, for a record that stays would be carried on by the next life. */
+  async forget(): Promise<void> {
+    await replay('record', this.context, this.detach, async () => {
+      await this.context.journal.forget(this.id)
+      return { done: undefined }
+    })
   }
 
   /** Aborted once when the run is to be ended: by its owner, by a rule, or because the agent must go. */
@@ -95,7 +101,7 @@ export class Run {
     if (this.stopping.aborted) throw stopped()
   }
 
-  /** Replaces the record. Throws JournalFullError. */
+  /** Replaces the record. Throws JournalError. */
   async write(record: RunRecord, care: 'durable' | 'quick' = 'quick'): Promise<void> {
     this.pass(`${record.step}:before`)
     // A stop that was asked for while this record was put together must not be lost.
@@ -106,7 +112,7 @@ export class Run {
     this.pass(`${record.step}:after`)
   }
 
-  /** Writes what must be written; a full disk delays that, for once something runs there is nothing better to do. */
+  /** Writes what must be written; a disk in trouble delays that, for once something runs there is nothing better to do. */
   async keep(record: RunRecord, care: 'durable' | 'quick'): Promise<void> {
     await replay('record', this.context, this.detach, async () => {
       await this.write(record, care)

@@ -2,7 +2,7 @@
 // submit. Whatever goes wrong on the way is decided here: the run is wrong (Crashed), or this is not the moment (given back).
 
 import { setTimeout as timer } from 'node:timers/promises'
-import { describeError } from '../errors.ts'
+import { describeError, isHostError } from '../errors.ts'
 import {
   type Handle,
   type Infrastructure,
@@ -17,7 +17,6 @@ import type { FlowRun, State } from '../prefect/types.ts'
 import { StorageError } from '../storage/storage.ts'
 import { AssignmentError, readAssignment } from './assignment.ts'
 import { followUpId } from './identity.ts'
-import { JournalFullError } from './journal.ts'
 import { prepareLaunch } from './prepare.ts'
 import { NotLaunched, NotOurs, type Run, stopped } from './run.ts'
 import { isUntouched, judgeStanding } from './standing.ts'
@@ -162,9 +161,10 @@ function explain(run: Run, error: unknown): unknown {
     run.context.trouble.note(describeError(error))
     return giveBack(run, describeError(error))
   }
-  if (error instanceof JournalFullError) {
-    run.context.trouble.note(error.message)
-    return giveBack(run, error.message)
+  // Later something may have been started: the run then goes on from its record.
+  if (run.record.step === 'claimed' && isHostError(error)) {
+    run.context.trouble.note(describeError(error))
+    return giveBack(run, describeError(error))
   }
   // There is nothing to wait for before the launch: a claim for which the API gives no answers goes back.
   if (error instanceof ApiError) {

@@ -7,8 +7,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath, platform } from 'node:process'
-import { describeError, errorCode } from '../errors.ts'
 import { InfrastructureError } from './infrastructure.ts'
+import { explainSpawnError } from './process-blame.ts'
 import { splitEnvironment } from './process-environment.ts'
 import { writePosition } from './process-output.ts'
 import { inSubmission, makeFolder, type Submission } from './process-record.ts'
@@ -116,30 +116,5 @@ function waitForAnswer(child: ChildProcess): Promise<StartAnswer> {
     if (pipe && 'on' in pipe) {
       pipe.once('data', () => settle('started'))
     }
-  })
-}
-
-/** Which system errors are this machine's trouble, and not the run's: they pass, or an operator must act. */
-const HOST_ERRORS = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN'])
-
-/** Puts a failure to lay out or start a submission into words, with the one to blame. Anything else is a bug, and stays. */
-export function explainSpawnError(error: unknown): unknown {
-  const code = errorCode(error)
-  if (error instanceof InfrastructureError || code === undefined) return error
-  if (HOST_ERRORS.has(code)) {
-    return new InfrastructureError(`This machine could not start a process: ${describeError(error)}`, {
-      blame: 'host',
-      cause: error,
-    })
-  }
-  if (code === 'E2BIG') {
-    return new InfrastructureError('The command and its environment are larger than the kernel takes (ARG_MAX)', {
-      blame: 'run',
-      cause: error,
-    })
-  }
-  return new InfrastructureError(`The process could not be started: ${describeError(error)}`, {
-    blame: 'run',
-    cause: error,
   })
 }

@@ -6,7 +6,7 @@
 
 import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
-import { errorCode } from '../errors.ts'
+import { errorCode, isHostError } from '../errors.ts'
 import type { OutputSink } from './infrastructure.ts'
 import { LONGEST_LINE, splitLines } from './process-lines.ts'
 import { inSubmission, readText } from './process-record.ts'
@@ -144,8 +144,8 @@ export class Output {
     try {
       writePosition(folder, position, keeper)
     } catch (error) {
-      // A full disk: after a restart of the agent some lines come twice, which is better than losing the run.
-      if (!isGone(error) && errorCode(error) !== 'ENOSPC') throw error
+      // A full disk, or one that cannot be written: after a restart of the agent some lines come twice, which is better than losing the run.
+      if (!isGone(error) && !isHostError(error)) throw error
     }
   }
 
@@ -174,7 +174,7 @@ function keepEarlier(folder: string): void {
   try {
     writeFileSync(inSubmission.earlier(folder), readEnd(inSubmission.output(folder), KEPT_BYTES), { mode: 0o600 })
   } catch (error) {
-    if (!isGone(error) && errorCode(error) !== 'ENOSPC') throw error // They would only have explained a crash better.
+    if (!isGone(error) && !isHostError(error)) throw error // They would only have explained a crash better.
   }
 }
 

@@ -8,6 +8,7 @@
 
 import { sleep } from '../async/sleep.ts'
 import { type Attempt, InfrastructureError } from './infrastructure.ts'
+import { explainSpawnError } from './process-blame.ts'
 import {
   listSubmissions,
   makeSubmission,
@@ -34,7 +35,10 @@ export interface SubmitOptions {
   readonly start: (submission: Submission) => Promise<StartAnswer>
 }
 
-/** Starts the attempt, or adopts what has started it. */
+/**
+ * Starts the attempt, or adopts what has started it. Throws an InfrastructureError when it is certain that nothing was
+ * started; what goes wrong while looking for what was says nothing of that, and comes as it is.
+ */
 export async function submitOnce(options: SubmitOptions, signal: AbortSignal): Promise<ProcessRecord> {
   for (;;) {
     signal.throwIfAborted()
@@ -46,15 +50,23 @@ export async function submitOnce(options: SubmitOptions, signal: AbortSignal): P
     }
     const number = (existing.at(-1)?.number ?? 0) + 1
     if (number > MOST_SUBMISSIONS) throw couldNotStart()
-    const submission = makeSubmission(runsDirectory, attempt, number)
+    const submission = makeOrExplain(() => makeSubmission(runsDirectory, attempt, number))
     if (submission === undefined) continue // Another submitter was faster: look at theirs.
     const answer = await options.start(submission).catch((error: unknown) => ({ error }))
     // A failed start may have left a supervisor all the same; after this it can start nothing.
     const record = await settleSubmission(submission, 0, signal)
     if (record) return record
-    if (typeof answer === 'object') throw answer.error
+    if (typeof answer === 'object') throw signal.aborted ? answer.error : explainSpawnError(answer.error)
     if (answer === 'ended') throw couldNotStart()
     // Its token was taken away: another submitter of the same attempt goes on with the next number.
+  }
+}
+
+function makeOrExplain<T>(make: () => T): T {
+  try {
+    return make()
+  } catch (error) {
+    throw explainSpawnError(error)
   }
 }
 

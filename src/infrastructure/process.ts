@@ -12,7 +12,7 @@ import { Caretaker } from './process-caretaker.ts'
 import { checkWorkingDirectory, findExecutable } from './process-command.ts'
 import { buildEnvironment } from './process-environment.ts'
 import { killRun } from './process-kill.ts'
-import { explainSpawnError, launch, prepareFolder } from './process-launch.ts'
+import { launch, prepareFolder } from './process-launch.ts'
 import { findRecord, inSubmission, makeFolder, type ProcessRecord, type Submission } from './process-record.ts'
 import { attemptMarks, Scanner } from './process-scan.ts'
 import { readProcessSettings } from './process-settings.ts'
@@ -65,12 +65,7 @@ class ProcessInfrastructure implements Infrastructure {
   async submit(spec: RunSpec, signal: AbortSignal): Promise<Handle> {
     const { runsDirectory } = this.#options
     const start = (submission: Submission): Promise<StartAnswer> => this.#start(spec, submission)
-    try {
-      const record = await submitOnce({ runsDirectory, attempt: spec, start }, signal)
-      return this.#handleOf(spec, record)
-    } catch (error) {
-      throw signal.aborted ? error : explainSpawnError(error)
-    }
+    return this.#handleOf(spec, await submitOnce({ runsDirectory, attempt: spec, start }, signal))
   }
 
   async wait(handle: Handle, output: OutputSink, signal: AbortSignal): Promise<Exit> {

@@ -1,28 +1,17 @@
 // Whose fault is a system error: this host's, so that the run is given back for later, or the run's own.
 
-import { describeError, errorCode } from '../errors.ts'
+import { describeError, errorCode, isHostCode } from '../errors.ts'
 import { StorageError } from './storage.ts'
 
-/** Disk, descriptors and memory of this machine, and a network that is down as a whole. */
-const hostCodes = new Set([
-  'ENOSPC',
-  'EDQUOT',
-  'EROFS',
-  'EIO',
-  'EMFILE',
-  'ENFILE',
-  'ENOMEM',
-  'ENETDOWN',
-  'ENETUNREACH',
-  'EHOSTUNREACH',
-  'EAI_AGAIN',
-])
+/** A network that is down as a whole. */
+const networkCodes = new Set(['ENETDOWN', 'ENETUNREACH', 'EHOSTUNREACH', 'EAI_AGAIN'])
 
 /** Looks through the causes as well. */
 export function blameOf(error: unknown): 'run' | 'host' {
   for (let at = error; at instanceof Error; at = at.cause) {
     if (at instanceof StorageError) return at.blame
-    if (hostCodes.has(errorCode(at) ?? '')) return 'host'
+    const code = errorCode(at)
+    if (isHostCode(code) || networkCodes.has(code ?? '')) return 'host'
   }
   return 'run'
 }

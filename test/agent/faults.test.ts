@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -225,7 +225,65 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
       assert.equal(stage.starts(late.id), 1)
     },
   )
+
+  test('starts all runs whose claims were under way when the disk became full', needs('root'), async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    await using disk = mountSmallDisk(stage, 4)
+    const deployment = await stage.deployCommand({ script: 'true' })
+    const runs = [await stage.run(deployment), await stage.run(deployment), await stage.run(deployment)]
+    const full = Promise.withResolvers<void>()
+    proxy.spoil({ route: setState }, { kind: 'hold', until: full.promise })
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl, stateDirectory: join(disk.path, 'state') })
+    await until(() => proxy.count(setState) === 3, { timeoutMs: 30_000 })
+    fill(disk.path)
+    // The room that the agent itself keeps for such a moment.
+    truncateSync(join(disk.path, 'state', 'reserve'))
+    fill(disk.path, 'more')
+    full.resolve()
+    proxy.heal()
+    await until(() => agent.output.includes('this host is in trouble'), { timeoutMs: 30_000 })
+    rmSync(join(disk.path, 'filler'))
+    rmSync(join(disk.path, 'more'))
+    for (const run of runs) {
+      assert.equal((await stage.waitFor(run.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+      assert.equal(stage.starts(run.id), 1)
+    }
+  })
+
+  test('goes on with a living run whose folder could not be written for a while', needs('root'), async () => {
+    await using stage = await openStage(server.apiUrl)
+    const go = join(stage.directory, 'go')
+    const wait = (what: string) => `while [ ! -e ${go}-${what} ]; do sleep 0.1; done`
+    // More than its cap, so that the file must be emptied.
+    const script = `${wait('1')}; seq 1 1800000; ${wait('2')}; exit 3`
+    const run = await stage.run(await stage.deployCommand({ script }))
+    await using agent = stage.startAgent()
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 30_000 })
+    {
+      await using _locked = await lockFolder(stage.stateDirectory)
+      writeFileSync(`${go}-1`, '')
+      await until(() => agent.output.includes('this run is taken up again from its record'), { timeoutMs: 30_000 })
+    }
+    writeFileSync(`${go}-2`, '')
+    assert.equal((await stage.waitFor(run.id, over, 60_000)).state_type, 'FAILED', agent.output)
+    assert.equal(stage.starts(run.id), 1)
+  })
 })
+
+/** Makes it read-only for a while, for everybody who opens something in it. */
+async function lockFolder(path: string): Promise<AsyncDisposable> {
+  execFileSync('mount', ['--bind', path, path])
+  execFileSync('mount', ['-o', 'remount,bind,ro', path])
+  return {
+    async [Symbol.asyncDispose]() {
+      await until(() => {
+        execFileSync('umount', [path], { stdio: 'ignore' })
+        return true
+      })
+    },
+  }
+}
 
 async function patch(url: string, body: unknown): Promise<void> {
   const answer = await fetch(url, {
@@ -252,8 +310,8 @@ function mountSmallDisk(stage: Stage, megabytes: number): AsyncDisposable & { re
   }
 }
 
-function fill(path: string): void {
-  const file = join(path, 'filler')
+function fill(path: string, name = 'filler'): void {
+  const file = join(path, name)
   const { bavail, bsize } = statfsSync(path)
   writeFileSync(file, Buffer.alloc(Math.max(0, bavail * bsize)))
   assert.ok(existsSync(file))

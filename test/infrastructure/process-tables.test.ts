@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
+import { explainSpawnError } from '../../src/infrastructure/process-blame.ts'
 import { buildEnvironment, splitEnvironment } from '../../src/infrastructure/process-environment.ts'
 import { explainExitCode } from '../../src/infrastructure/process-exit.ts'
-import { explainSpawnError } from '../../src/infrastructure/process-launch.ts'
 
 test('an exit code above 128 that is a known signal counts as the signal, others as themselves', () => {
   for (const [code, statusCode, signal, reason] of [
