@@ -23,9 +23,13 @@ const SIGNAL_CODES: Readonly<Record<string, number>> = { SIGHUP: 129, SIGINT: 13
 /** Whoever read our output has gone; not an error of ours. */
 const BROKEN_PIPE_CODE = 141
 
+/** Set once a daemon runs. Its log is not worth its runs: where it cannot be written any more, its lines are dropped. */
+let isDaemonRunning = false
+
 async function main(argv: readonly string[]): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (isDaemonRunning) return
       if (error.code === 'EPIPE') process.exit(BROKEN_PIPE_CODE)
       throw error
     })
@@ -128,6 +132,7 @@ async function run(row: CommandRow, command: Command): Promise<void> {
     stdout: process.stdout,
     stderr: process.stderr,
   }
+  isDaemonRunning = row.isDaemon === true
   // A daemon has a log for them.
   if (!row.isDaemon) for (const warning of context.config.warnings) process.stderr.write(`warning: ${warning}\n`)
   process.exitCode = (await row.run(context, { args, options })) ?? 0
