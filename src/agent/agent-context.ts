@@ -9,7 +9,7 @@ import type { Complaints } from './complaints.ts'
 import type { Journal } from './journal.ts'
 import type { OutputRelay } from './output.ts'
 import type { RunReader } from './reader.ts'
-import type { HostTrouble } from './trouble.ts'
+import type { ClaimRefusals, HostTrouble } from './trouble.ts'
 import type { Turns } from './turns.ts'
 
 export interface LaunchSettings {
@@ -42,6 +42,7 @@ export interface AgentContext {
   readonly reader: RunReader
   readonly journal: Journal
   readonly trouble: HostTrouble
+  readonly refusals: ClaimRefusals
   readonly output: OutputRelay
   readonly complaints: Complaints
   readonly storage: StorageContext

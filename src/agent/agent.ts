@@ -24,7 +24,7 @@ import { newRecord, type RunRecord } from './record.ts'
 import { findOrphans, recoverRecord } from './recover.ts'
 import { createReadSettings, type ReadSettings } from './run-settings.ts'
 import { Slots } from './slots.ts'
-import { HostTrouble } from './trouble.ts'
+import { ClaimRefusals, HostTrouble } from './trouble.ts'
 import { Turns } from './turns.ts'
 
 export interface AgentOptions {
@@ -107,6 +107,7 @@ export class Agent {
       reader,
       journal,
       trouble: new HostTrouble(journal, logger),
+      refusals: new ClaimRefusals(complaints),
       output: new OutputRelay(client, turns, options.output, logger, signal),
       complaints,
       storage: options.storage,
@@ -127,6 +128,7 @@ export class Agent {
       poll: this.#poll,
       slots: this.#slots,
       trouble: this.#context.trouble,
+      refusals: this.#context.refusals,
       wake: this.#wake,
       intervalMs: settings.queryIntervalSeconds * 1000,
       runOnce: options.runOnce,

@@ -66,14 +66,25 @@ async function propose(run: Run): Promise<OrchestrationResult | undefined> {
       readAhead(run)
       return client.setFlowRunState(run.id, state, { claim: true }, run.detach)
     }
-    return await turns.take('claim', call, run.detach)
+    const answer = await turns.take('claim', call, run.detach)
+    run.context.refusals.settle()
+    return answer
   } catch (error) {
     if (!(error instanceof ApiError)) throw error
     run.log.debug({ err: error }, 'claim not answered')
     // Not even Prefect's own 503 is proof: a server also answers it for what goes wrong behind the transaction.
-    if (!error.mayHaveHappened && error.status !== 503) throw new NotOurs()
-    return undefined
+    if (error.mayHaveHappened || error.status === 503) return undefined
+    noteRefusal(run, error)
+    throw new NotOurs()
   }
+}
+
+/** The polls go on meanwhile, and would show the run as due each time. */
+function noteRefusal({ context, id }: Run, error: ApiError): void {
+  if (error.kind !== 'status') return
+  context.refusals.note(error)
+  // With too many requests it is not the run that is refused.
+  if (error.status !== 429) context.avoid(id)
 }
 
 /**

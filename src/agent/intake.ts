@@ -5,12 +5,13 @@ import { jitter } from '../async/sleep.ts'
 import type { Wake } from '../async/wake.ts'
 import { type Appetite, type DueRun, largestPage, type Poll } from './poll.ts'
 import type { Slots } from './slots.ts'
-import type { HostTrouble } from './trouble.ts'
+import type { ClaimRefusals, HostTrouble } from './trouble.ts'
 
 export interface IntakeOptions {
   readonly poll: Poll
   readonly slots: Slots
   readonly trouble: HostTrouble
+  readonly refusals: ClaimRefusals
   /** Rung when a slot may have become free; a push from the server would ring it as well. */
   readonly wake: Wake
   readonly intervalMs: number
@@ -92,9 +93,10 @@ export class Intake {
 
   /** Begins as many as there are free slots, earliest first. What has waited for an interval is asked for anew. */
   #fillSlots(): void {
-    const { begin, intervalMs, slots, trouble } = this.#options
+    const { begin, intervalMs, refusals, slots, trouble } = this.#options
     if (this.silentMs > intervalMs) this.#waiting = []
-    for (let allowance = trouble.allowance(slots.free); allowance > 0; ) {
+    const allowed = refusals.allowance(trouble.allowance(slots.free))
+    for (let allowance = allowed; allowance > 0; ) {
       const due = this.#waiting.shift()
       if (!due) return
       if (slots.knows(due.run.id)) continue

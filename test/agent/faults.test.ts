@@ -172,6 +172,37 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     })
   }
 
+  test('says that its claims are refused, and asks seldom, when only polls pass', async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    const deployment = await stage.deployCommand({ script: 'true' })
+    for (let run = 0; run < 8; run++) await stage.run(deployment)
+    proxy.spoil({ route: setState }, { kind: 'answer', status: 403, body: { detail: 'Forbidden' } })
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl, limit: 2 })
+    await until(() => agent.output.includes('the server refuses claims'))
+    const polls = () => agent.output.split('polled').length
+    const before = polls()
+    await until(() => polls() > before + 3)
+    assert.match(agent.output, /the server refuses claims; claiming nothing for now .*status=403/)
+    assert.ok(proxy.count(setState) <= 4, `${proxy.count(setState)} claims`)
+    proxy.heal()
+    const late = await stage.run(deployment)
+    assert.equal((await stage.waitFor(late.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+  })
+
+  test('waits for as long as the server asks before it claims again', async () => {
+    await using proxy = await startChaosProxy(server.apiUrl)
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    const tooMany = { kind: 'answer', status: 429, headers: { 'retry-after': '9' } } as const
+    proxy.spoil({ route: setState, times: 1 }, tooMany)
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
+    await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
+    await delay(7_000)
+    assert.equal(proxy.count(setState), 1, agent.output)
+    assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED', agent.output)
+  })
+
   test('leaves a run alone that waits for a retry inside a living engine', async () => {
     await using stage = await openStage(server.apiUrl)
     const run = await stage.run(await stage.deployCommand({ script: 'true' }))
