@@ -46,7 +46,7 @@ export async function drain(options: DrainOptions, kill: AbortSignal): Promise<v
 
 async function endOwn(options: DrainOptions): Promise<void> {
   const { slots, logger } = options
-  const own = slots.lives.filter(({ record }) => record.infrastructureType === 'process')
+  const own = slots.lives.filter(isOwn)
   const others = slots.lives.length - own.length
   if (others > 0) logger.info({ runs: others }, 'letting go of containers and Jobs; the next agent takes them over')
   if (own.length > 0) await endAll(options, own)
@@ -73,7 +73,12 @@ async function waitForRuns(options: DrainOptions, kill: AbortSignal): Promise<'s
 
 /** Nothing here ends with the agent. */
 function mayLetGo({ slots, onStop }: DrainOptions): boolean {
-  return onStop === 'detach' || slots.lives.every(({ record }) => record.infrastructureType !== 'process')
+  return onStop === 'detach' || !slots.lives.some(isOwn)
+}
+
+/** A process, or what may become one while the others are ended: it is not known yet what it will be. */
+function isOwn({ record }: Lifecycle): boolean {
+  return record.infrastructureType === 'process' || record.infrastructureType === undefined
 }
 
 function drainPhrase(onStop: OnStop): string {

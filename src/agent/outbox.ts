@@ -124,10 +124,9 @@ async function propose(
 function buildReport(context: AgentContext, record: RunRecord, proposal: Proposal): ProposedState {
   const options = { message: proposal.message, transitionId: followUpId(record.transitionId, 'report') }
   if (proposal.type !== 'SCHEDULED') return buildState(proposal.type, options)
-  const scheduledTime = new Date(
-    context.client.serverNow().getTime() + (proposal.delaySeconds ?? 0) * 1000,
-  ).toISOString()
-  return buildScheduled({ ...options, scheduledTime })
+  const { delaySeconds = 0 } = proposal
+  const later = new Date(context.client.serverNow().getTime() + delaySeconds * 1000).toISOString()
+  return buildScheduled({ ...options, scheduledTime: proposal.scheduledTime ?? later })
 }
 
 /** Undoes a claim that was made from an old poll answer: the state before it comes back as it was. */

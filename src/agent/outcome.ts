@@ -21,6 +21,8 @@ export interface Proposal {
   readonly message: string
   /** Only for SCHEDULED: how far from now. */
   readonly delaySeconds?: number
+  /** Only for SCHEDULED: the time itself. */
+  readonly scheduledTime?: string
   /** Takes the place of a terminal state; see `isEchoOfOurKill`. */
   readonly force?: true
 }
@@ -29,6 +31,7 @@ export interface Proposal {
 const messageLimit = 4_000
 
 const stoppedMessage = 'The agent was stopped and ended this run.'
+const stoppedBeforeMessage = 'The agent was stopped before it started this run.'
 
 const terminal: readonly StateType[] = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
 
@@ -62,10 +65,21 @@ export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outco
       if (state !== 'PENDING' && !saysOurRunning(record, run)) return none('the run has moved on')
       return propose('SCHEDULED', ending.message, ending.delaySeconds)
     case 'not-launched':
-      return propose('CRASHED', ending.message)
+      return record.stop === 'agent-stopped' ? scheduleAsBefore(run) : propose('CRASHED', ending.message)
     case 'exit':
       return decideExit(record, ending.exit, state, stoppedRuns)
   }
+}
+
+/** Nothing of it was started, so whatever becomes of runs that are ended, this one is as it was, with its own time. */
+function scheduleAsBefore({ state }: OutcomeFacts['run']): Outcome {
+  const scheduledTime = state?.state_details?.scheduled_time
+  const proposal = {
+    type: 'SCHEDULED',
+    message: stoppedBeforeMessage,
+    ...(scheduledTime ? { scheduledTime } : {}),
+  } as const
+  return { kind: 'propose', proposal }
 }
 
 function decideExit(record: RunRecord, exit: Exit, state: StateType, stoppedRuns: 'crashed' | 'scheduled'): Outcome {

@@ -172,6 +172,23 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     assert.equal(processesOf(run.id).length, 0)
   })
 
+  for (const onStop of ['kill', 'kill-own'] as const) {
+    test(`sets back a run that it has not started yet when it stops (${onStop}), with its own time`, async () => {
+      await using stage = await openStage(server.apiUrl)
+      const due = new Date(Date.now() + 13_000).toISOString()
+      const state = { type: 'SCHEDULED', state_details: { scheduled_time: due } } as const
+      const run = await stage.run(await stage.deployCommand({ script: 'true' }), { state })
+      await using agent = stage.startAgent({ drainSeconds: 0, onStop })
+      await until(() => agent.output.includes('flow run claimed'), { timeoutMs: 30_000 })
+      agent.signal('SIGTERM')
+      assert.equal(await agent.ended(), 0, agent.output)
+      const now = await stage.readRun(run.id)
+      assert.equal(now.state_type, 'SCHEDULED', now.state?.message ?? agent.output)
+      assert.equal(Date.parse(now.state?.state_details.scheduled_time ?? ''), Date.parse(due))
+      assert.equal(stage.starts(run.id), 0)
+    })
+  }
+
   test('waits for the drain of the agent that holds its state folder, then takes over', async () => {
     await using stage = await openStage(server.apiUrl)
     const run = await stage.run(await stage.deployCommand({ script: 'sleep 8' }))

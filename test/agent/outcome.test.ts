@@ -131,6 +131,11 @@ for (const [name, given, want] of [
     { ending: { kind: 'not-launched', message: 'no image' }, state: 'PENDING' },
     'CRASHED',
   ],
+  [
+    'a run that the agent was stopped before it could start',
+    { ending: { kind: 'not-launched', message: 'ended before' }, stop: 'agent-stopped', state: 'PENDING' },
+    'SCHEDULED',
+  ],
 ] satisfies readonly (readonly [string, Case, string])[]) {
   test(`${name}: ${want}`, () => {
     const outcome = decideOutcome(facts(given))
