@@ -70,6 +70,7 @@ export async function deliver(
       return { done: undefined }
     }
     if (outcome.kind === 'restore') return restoreFormerState(context, record, signal)
+    if (outcome.kind === 'retry') return letRetry(context, run, record, log, signal)
     return propose(context, record, outcome.proposal, log, signal)
   })
 }
@@ -117,8 +118,23 @@ async function propose(
     { state: state.name, status: answer.status, reason: answer.details?.reason, now: answer.state?.name },
     'report not taken',
   )
-  // Somebody else has moved the run meanwhile: decide anew on what it is now. CANCELLING, for one, still needs our word.
-  return answer.state?.type === 'CANCELLING' || answer.status === 'WAIT' ? undefined : { done: undefined }
+  // Somebody else has moved the run meanwhile, or the server wants it retried: decide anew on what it is now.
+  const needsUs = answer.state?.type === 'CANCELLING' || answer.state?.name === 'AwaitingRetry'
+  return needsUs || answer.status === 'WAIT' ? undefined : { done: undefined }
+}
+
+/** The run stays as the server has scheduled it; every agent leaves a retry alone that is called one of a living process. */
+async function letRetry(
+  context: AgentContext,
+  { empirical_policy }: Pick<FlowRun, 'empirical_policy'>,
+  { flowRunId }: RunRecord,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<{ done: undefined }> {
+  const update = { empirical_policy: { ...empirical_policy, retry_type: 'reschedule' } }
+  await context.turns.take('report', () => context.client.updateFlowRun(flowRunId, update, signal), signal)
+  log.info('flow run will be retried')
+  return { done: undefined }
 }
 
 function buildReport(context: AgentContext, record: RunRecord, proposal: Proposal): ProposedState {

@@ -15,6 +15,8 @@ export type Outcome =
   | { readonly kind: 'none'; readonly why: string }
   | { readonly kind: 'propose'; readonly proposal: Proposal }
   | { readonly kind: 'restore' }
+  /** The server waits for a retry within the process; it has to be one that any agent starts. */
+  | { readonly kind: 'retry' }
 
 export interface Proposal {
   readonly type: StateType
@@ -57,6 +59,7 @@ export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outco
   if (terminal.includes(state)) return none(`the run is ${run.state_name ?? state} already`)
   if (isOfAnotherClaim(record, run)) return none('a later claim of the run is under way')
   if (state === 'CANCELLING') return propose('CANCELLED', cancelledMessage(record))
+  if (waitsForCommand(record, run)) return { kind: 'retry' }
   if (state === 'SCHEDULED' && !waitsForDeadEngine(run)) return none('the run has been scheduled again')
   if (state === 'PAUSED') return none('the run is paused')
 
@@ -160,6 +163,14 @@ function decideAfterEcho(record: RunRecord, stoppedRuns: 'crashed' | 'scheduled'
  */
 function waitsForDeadEngine(run: OutcomeFacts['run']): boolean {
   return run.state_name === 'AwaitingRetry' && run.empirical_policy?.retry_type === 'in_process'
+}
+
+/**
+ * A server that is to retry a run answers Failed with AwaitingRetry, `in_process`, for it expects an engine
+ * (RetryFailedFlows in core_policy.py, 2.x and 3.x). A command has none that waits and starts it once more.
+ */
+function waitsForCommand({ reports, ending, stop }: RunRecord, run: OutcomeFacts['run']): boolean {
+  return reports === 'agent' && ending?.kind === 'exit' && stop === undefined && waitsForDeadEngine(run)
 }
 
 /**

@@ -101,6 +101,7 @@ export interface NewWorkQueue {
 /** Only what is given is changed. */
 export interface FlowRunUpdate {
   readonly infrastructure_pid?: string
+  readonly empirical_policy?: Readonly<Record<string, unknown>>
   readonly name?: string
   readonly tags?: readonly string[]
 }

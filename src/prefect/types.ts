@@ -63,7 +63,8 @@ export const FlowRun = v.object({
   end_time: text,
   auto_scheduled: v.nullish(v.boolean(), false),
   infrastructure_pid: text,
-  empirical_policy: v.nullish(v.object({ retry_type: text }), { retry_type: null }),
+  /** With its other fields, for it can only be replaced whole. */
+  empirical_policy: v.nullish(v.looseObject({ retry_type: text }), { retry_type: null }),
 })
 export type FlowRun = v.InferOutput<typeof FlowRun>
 

@@ -189,6 +189,16 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     })
   }
 
+  test('runs a command that fails as often as its run asks for', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'exit 3' }))
+    await stage.client.updateFlowRun(run.id, { empirical_policy: { retries: 2, retry_delay: 1 } }, never)
+    await using agent = stage.startAgent()
+    const done = await stage.waitFor(run.id, over, 60_000)
+    assert.equal(done.state_type, 'FAILED', agent.output)
+    assert.equal(stage.starts(run.id), 3)
+  })
+
   test('waits for the drain of the agent that holds its state folder, then takes over', async () => {
     await using stage = await openStage(server.apiUrl)
     const run = await stage.run(await stage.deployCommand({ script: 'sleep 8' }))
