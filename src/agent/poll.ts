@@ -3,6 +3,7 @@
 
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
+import { ApiError } from '../prefect/errors.ts'
 import type { FlowRun, WorkQueue } from '../prefect/types.ts'
 import { SharedReads } from './assignment.ts'
 import type { Complaints } from './complaints.ts'
@@ -151,23 +152,34 @@ export class Poll {
   async #refreshQueues(signal: AbortSignal): Promise<void> {
     if (performance.now() - this.#queuesAt < queuesFreshMs) return
     try {
-      const named = await this.#readNamed(signal)
+      const { named, areAll } = await this.#readNamed(signal)
       const matched = this.#options.prefixes.length > 0 ? await this.#readMatching(signal) : []
       this.#announce([...named, ...matched])
-      this.#queuesAt = performance.now()
+      if (areAll) this.#queuesAt = performance.now()
       this.#complaints.settle('queues', 'work queues are known again')
     } catch (error) {
       if (!signal.aborted) this.#complaints.say('queues', 'could not look up the work queues', { err: error })
     }
   }
 
-  async #readNamed(signal: AbortSignal): Promise<WorkQueue[]> {
-    const queues: WorkQueue[] = []
+  /** One that is refused by its name does not keep the others from being polled. */
+  async #readNamed(signal: AbortSignal): Promise<{ named: WorkQueue[]; areAll: boolean }> {
+    const named: WorkQueue[] = []
+    let areAll = true
     for (const name of this.#options.names) {
-      const queue = (await this.#client.readWorkQueueByName(name, signal)) ?? (await this.#createQueue(name, signal))
-      if (queue) queues.push(queue)
+      try {
+        const queue = (await this.#client.readWorkQueueByName(name, signal)) ?? (await this.#createQueue(name, signal))
+        if (queue) named.push(queue)
+        this.#complaints.settle(`queue name ${name}`, 'work queue is known now')
+      } catch (error) {
+        if (!isAboutName(error)) throw error
+        areAll = false
+        named.push(...this.#queues.filter(queue => queue.name === name))
+        const fields = { work_queue: name, err: error }
+        this.#complaints.say(`queue name ${name}`, 'could not look up or make the work queue', fields)
+      }
     }
-    return queues
+    return { named, areAll }
   }
 
   async #createQueue(name: string, signal: AbortSignal): Promise<WorkQueue | undefined> {
@@ -203,6 +215,11 @@ export class Poll {
     const now = performance.now()
     for (const [flowRunId, until] of this.#avoided) if (until < now) this.#avoided.delete(flowRunId)
   }
+}
+
+/** Not what an outage, a wrong key or a server that is pressed for time answers to each name. */
+function isAboutName(error: unknown): boolean {
+  return error instanceof ApiError && (error.isFinal || error.status === 403 || error.status === 404)
 }
 
 /**

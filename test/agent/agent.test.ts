@@ -199,6 +199,14 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     assert.equal(stage.starts(run.id), 3)
   })
 
+  test('polls its other queues when one has a name that the server refuses', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'true' }))
+    await using agent = stage.startAgent({ queues: ['a/b', stage.queue] })
+    assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED', agent.output)
+    assert.match(agent.output, /could not look up or make the work queue .*a\/b/)
+  })
+
   test('waits for the drain of the agent that holds its state folder, then takes over', async () => {
     await using stage = await openStage(server.apiUrl)
     const run = await stage.run(await stage.deployCommand({ script: 'sleep 8' }))
