@@ -19,9 +19,11 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { open, rm } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { errorCode, isHostError } from '../errors.ts'
+import { describeError, errorCode, isHostError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import { removeTree } from '../storage/workspace.ts'
 import { type FoundRecord, type RunRecord, readRecord } from './record.ts'
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
@@ -44,9 +46,11 @@ export class Journal {
   readonly #trash: string
   readonly #returned: string
   readonly #reserve: string
+  readonly #logger: Logger
   #serial = 0
 
-  constructor(stateDirectory: string) {
+  constructor(stateDirectory: string, logger: Logger) {
+    this.#logger = logger
     this.#state = stateDirectory
     this.runsDirectory = join(stateDirectory, 'runs')
     this.#trash = join(stateDirectory, 'trash')
@@ -145,7 +149,7 @@ export class Journal {
       if (errorCode(error) === 'ENOENT') return
       throw explain(error)
     }
-    await removeTree(gone)
+    await this.#remove(gone)
   }
 
   /** Keeps an unreadable record beside the new one, for people to look at. */
@@ -218,7 +222,17 @@ export class Journal {
   }
 
   async #emptyTrash(): Promise<void> {
-    for (const name of readdirSync(this.#trash)) await removeTree(join(this.#trash, name))
+    for (const name of readdirSync(this.#trash)) await this.#remove(join(this.#trash, name))
+  }
+
+  /** What cannot be removed now is tried again at the next start: a container may have left what belongs to another user. */
+  async #remove(folder: string): Promise<void> {
+    try {
+      await removeTree(folder)
+    } catch (error) {
+      const fields = { folder, reason: describeError(error) }
+      this.#logger.warn(fields, 'could not remove the folder of a run that is over; the next start tries again')
+    }
   }
 
   #forgetOldReturns(): void {
@@ -256,9 +270,4 @@ async function syncDirectory(path: string): Promise<void> {
   } finally {
     await handle.close()
   }
-}
-
-/** A flow may have left folders that nobody may enter or write; the next start tries again. */
-async function removeTree(path: string): Promise<void> {
-  await rm(path, { recursive: true, force: true, maxRetries: 2 }).catch(() => undefined)
 }

@@ -13,7 +13,7 @@ export async function runAgent(options: AgentOptions, signals: AgentSignals): Pr
   const lock = await takeLock(options, signals.stopping)
   if (!lock) return { left: 0 }
   using _lock = lock
-  const journal = new Journal(options.stateDirectory)
+  const journal = new Journal(options.stateDirectory, options.logger)
   await journal.open()
   const agent = new Agent(options, journal, lock, readIdentity(options.stateDirectory, options.name))
   return await agent.run(signals) // awaited here, or the lock would be given back at once
