@@ -231,7 +231,7 @@ export class Agent {
     const intervalMs = this.#options.settings.queryIntervalSeconds * 1000
     for (let look = 0; !signal.aborted; look++) {
       try {
-        await this.#watch.look(this.#slots.lives, this.#poll.queues.length > 0, signal)
+        await this.#watch.look(this.#slots.lives, signal)
         if (look % orphanLookEvery === 1) await this.#adoptOrphans(signal)
         this.#context.complaints.settle('watch', 'the server shows our runs again')
       } catch (error) {

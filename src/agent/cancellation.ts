@@ -5,6 +5,7 @@
 import { isCancelling, isTerminal } from '../prefect/states.ts'
 import type { FlowRun } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
+import { isDeleted, OtherDatabaseError } from './database.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import { mayHaveInfrastructure, type RunRecord } from './record.ts'
 
@@ -22,8 +23,8 @@ export class Watch {
     this.#context = context
   }
 
-  /** One look at all that we hold. `areQueuesKnown`: the server still has our queues, so it is the database we know. */
-  async look(lives: readonly Lifecycle[], areQueuesKnown: boolean, signal: AbortSignal): Promise<void> {
+  /** One look at all that we hold. */
+  async look(lives: readonly Lifecycle[], signal: AbortSignal): Promise<void> {
     const held = lives.filter(life => life.record.step !== 'ended' && life.record.step !== 'claiming')
     if (held.length === 0) {
       this.#forgetOthers(new Set())
@@ -32,11 +33,13 @@ export class Watch {
     const ids = held.map(life => life.record.flowRunId)
     const { reader, turns } = this.#context
     const found = await turns.take('look', () => reader.readAll(ids), signal)
+    let isOtherDatabase = false
     for (const life of held) {
       const run = found.get(life.record.flowRunId)
       if (run) this.#judge(life, run)
-      else await this.#judgeUnknown(life, areQueuesKnown, signal)
+      else if (!(await this.#judgeUnknown(life, signal))) isOtherDatabase = true
     }
+    if (!isOtherDatabase) this.#context.complaints.settle('other database', 'the server knows the flow runs again')
     this.#forgetOthers(new Set(ids))
   }
 
@@ -61,22 +64,28 @@ export class Watch {
     if (performance.now() - since >= this.#context.settings.lingerSeconds * 1000) life.requestStop('over')
   }
 
-  /** A run is taken for deleted only when Prefect itself says so twice, of a server that otherwise knows us. */
-  async #judgeUnknown(life: Lifecycle, areQueuesKnown: boolean, signal: AbortSignal): Promise<void> {
+  /**
+   * A run is taken for deleted only when Prefect itself says so at two looks, of a database that knows where it came from;
+   * false when it does not.
+   */
+  async #judgeUnknown(life: Lifecycle, signal: AbortSignal): Promise<boolean> {
+    const { client, complaints } = this.#context
     const { flowRunId } = life.record
-    if (await this.#context.client.readFlowRun(flowRunId, signal)) return
+    try {
+      if (!(await isDeleted(client, life.record, signal))) return true
+    } catch (error) {
+      if (!(error instanceof OtherDatabaseError)) throw error
+      this.#unknown.delete(flowRunId)
+      complaints.say('other database', 'a flow run is unknown to the server; ending nothing', {
+        flow_run_id: flowRunId,
+        err: error,
+      })
+      return false
+    }
     const looks = (this.#unknown.get(flowRunId) ?? 0) + 1
     this.#unknown.set(flowRunId, looks)
-    if (looks < unknownLooks) return
-    if (areQueuesKnown) {
-      life.requestStop('unknown')
-      return
-    }
-    this.#context.complaints.say(
-      'other database',
-      'the server knows neither this flow run nor our work queues: is it another database? ending nothing',
-      { flow_run_id: flowRunId },
-    )
+    if (looks >= unknownLooks) life.requestStop('unknown')
+    return true
   }
 
   #forgetOthers(held: ReadonlySet<string>): void {

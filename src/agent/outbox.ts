@@ -8,6 +8,7 @@ import { ApiError } from '../prefect/errors.ts'
 import { buildScheduled, buildState, type ProposedState } from '../prefect/states.ts'
 import type { FlowRun, OrchestrationResult, State } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
+import { isDeleted, OtherDatabaseError } from './database.ts'
 import { followUpId } from './identity.ts'
 import { JournalError } from './journal.ts'
 import { decideOutcome, type Proposal } from './outcome.ts'
@@ -20,6 +21,11 @@ const longestPauseMs = 30_000
 const freshMs = 2_000
 /** Other engines that end meanwhile are looked at by the same request. */
 const companyMs = 1_500
+/** So often a run must be unknown to a server that is otherwise well before it is taken for deleted. */
+const unknownLooks = 2
+
+/** What goes by without our doing, however long it takes. */
+const passing = [ApiError, JournalError, OtherDatabaseError]
 
 /**
  * Repeats `attempt` until it gives a value, at growing distance, for as long as it takes; only the signal ends it.
@@ -37,7 +43,7 @@ export async function replay<T>(
       if (result) return result.done
     } catch (error) {
       signal.throwIfAborted()
-      if (!(error instanceof ApiError) && !(error instanceof JournalError)) throw error
+      if (!passing.some(type => error instanceof type)) throw error
       context.complaints.say(`replay ${what}`, 'cannot go on yet; will try again', { what, err: error })
     }
     await timer(jitter(pauseMs, 0.3), undefined, { signal })
@@ -56,11 +62,13 @@ export async function deliver(
   signal: AbortSignal,
 ): Promise<void> {
   let isFirst = true
+  let looksInVain = 0
   await replay('report', context, signal, async () => {
     const isFresh = isFirst && record.reports === 'agent' && performance.now() - seenRunningAt < freshMs
     isFirst = false
     const run = isFresh ? justRunning : await context.reader.read(record.flowRunId, 'review', patienceFor(record))
     if (!run) {
+      if (!(await isDeleted(context.client, record, signal)) || ++looksInVain < unknownLooks) return undefined
       log.warn('the server does not know this flow run any more; nothing to report')
       return { done: undefined }
     }
@@ -105,6 +113,7 @@ async function propose(
     answer = await context.turns.take('report', call, signal)
   } catch (error) {
     if (!(error instanceof ApiError) || !error.isFinal) throw error
+    if (error.isNotFound) return undefined // deleted, or another database: the next look tells
     log.error({ err: error, state: state.name }, 'the server refuses the report for good; dropped')
     return { done: undefined }
   }

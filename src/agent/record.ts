@@ -55,6 +55,9 @@ const RecordShape = v.object({
   polled: v.object({
     stateId: v.nullable(v.string()),
     infrastructurePid: v.nullable(v.string()),
+    /** Where the run came from: by these its server's database is known again (see database.ts). */
+    deploymentId: v.nullish(v.string(), null),
+    workQueueId: v.nullish(v.string(), null),
   }),
   /** Who tells the server what the flow did; known once it is decided what is run. */
   reports: v.optional(v.picklist(['engine', 'agent', 'command'])),
@@ -76,6 +79,8 @@ export function newRecord(run: FlowRun, transitionId: string): RunRecord {
     polled: {
       stateId: run.state?.id ?? null,
       infrastructurePid: run.infrastructure_pid,
+      deploymentId: run.deployment_id,
+      workQueueId: run.work_queue_id,
     },
   }
 }

@@ -35,7 +35,7 @@ function facts(given: Case): OutcomeFacts {
     flowRunId: 'run',
     flowRunName: 'name',
     transitionId,
-    polled: { stateId: null, infrastructurePid: null },
+    polled: { stateId: null, infrastructurePid: null, deploymentId: null, workQueueId: null },
     reports: given.reports ?? 'engine',
     handle,
     ending: given.ending,
