@@ -246,8 +246,16 @@ export class Agent {
     const queues = this.#poll.queues.map(queue => queue.id)
     const isKnown = (flowRunId: string) => this.#slots.knows(flowRunId)
     for (const record of await findOrphans(this.#context, this.#identity, queues, isKnown, signal)) {
-      await this.#journal.begin(record)
-      this.#follow(record)
+      const { flowRunId } = record
+      // It may have been claimed while the others were looked at; its record must not be written over, now or meanwhile.
+      if (isKnown(flowRunId)) continue
+      this.#slots.bar(flowRunId)
+      try {
+        await this.#journal.begin(record)
+        this.#follow(record)
+      } finally {
+        this.#slots.unbar(flowRunId)
+      }
     }
   }
 }

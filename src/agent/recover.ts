@@ -4,13 +4,11 @@
 import type { FlowRun } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
 import { readAssignment, SharedReads } from './assignment.ts'
-import { attemptOf, type Identity, isOurs } from './identity.ts'
+import { attemptOf, bearsOurName, type Identity, isOurClaim } from './identity.ts'
 import { replay } from './outbox.ts'
 import { type Ending, newRecord, type RunRecord } from './record.ts'
 import { isBelated } from './standing.ts'
 
-/** An agent of our name may have claimed it a moment ago, in a state folder that we do not see. */
-const orphanAgeMs = 60_000
 /** The most that a server gives at once. */
 const pageSize = 200
 
@@ -40,8 +38,11 @@ export async function recoverRecord(
 }
 
 /**
- * Proposals of this agent, by name, that stand on the server and in no journal: claims of a state folder that was lost, and
- * what was carried out when its run had long been reported.
+ * Claims that stand on the server, of this state folder, and not in its journal: what was carried out when its run had long
+ * been reported. Nothing runs for them, for the folder has one agent at a time, which remembers all that it has started.
+ *
+ * Those of another folder under our name are left alone, however old they are: a command, an image that is pulled or a Job
+ * without a node is Pending for as long as it likes, and only that folder's agent knows of it.
  */
 export async function findOrphans(
   context: AgentContext,
@@ -51,8 +52,8 @@ export async function findOrphans(
   signal: AbortSignal,
 ): Promise<RunRecord[]> {
   if (workQueueIds.length === 0) return []
-  const now = context.client.serverNow().getTime()
   const records: RunRecord[] = []
+  const namesakes: string[] = []
   for (let offset = 0; ; offset += pageSize) {
     const filter = {
       flow_runs: { state: { type: { any_: ['PENDING' as const, 'RUNNING' as const] } } },
@@ -62,22 +63,37 @@ export async function findOrphans(
     }
     const runs = await context.client.readFlowRuns(filter, signal)
     for (const run of runs) {
-      if (isKnown(run.id) || !isOurs(identity, run.state?.state_details?.transition_id)) continue
-      if (now - Date.parse(run.state?.timestamp ?? '') < orphanAgeMs) continue
-      const transitionId = await findForgotten(context, identity, run, signal)
-      if (transitionId === undefined) continue
+      if (isKnown(run.id) || !bearsOurName(identity, run.state?.state_details?.transition_id)) continue
+      const claim = await findForgotten(context, identity, run, signal)
+      if (claim === undefined) continue
+      if (!isOurClaim(identity, claim)) {
+        namesakes.push(run.id)
+        continue
+      }
       const fields = { flow_run_id: run.id, state: run.state_name }
       context.logger.warn(fields, 'found a state of ours that no journal remembers; putting the former state back')
-      records.push({ ...buildRecord(run, transitionId), step: 'ended', ending: { kind: 'restore' } })
+      records.push({ ...buildRecord(run, claim), step: 'ended', ending: { kind: 'restore' } })
     }
-    if (runs.length < pageSize) return records
+    if (runs.length < pageSize) break
   }
+  complain(context, identity, namesakes)
+  return records
 }
 
-/**
- * The transition id of the claim to which the run's present state belongs, when it is certain that nothing of it runs.
- * RUNNING alone proves nothing: an agent of our name may have the run, in a state folder that we do not see.
- */
+function complain({ complaints }: AgentContext, { name }: Identity, flowRunIds: readonly string[]): void {
+  const about = 'another state folder'
+  if (flowRunIds.length === 0) {
+    complaints.settle(about, 'no other state folder has claims of this name any more')
+    return
+  }
+  complaints.say(about, 'an agent of this name has claimed flow runs with another state folder; leaving them alone', {
+    agent: name,
+    flow_run_ids: flowRunIds,
+    hint: 'Two agents must not share a name. If that state folder is lost, end what is left of these runs and set their states by hand.',
+  })
+}
+
+/** The transition id of the claim to which the run's present state belongs, when it is for us to say something about it. */
 async function findForgotten(
   context: AgentContext,
   identity: Identity,
@@ -87,7 +103,9 @@ async function findForgotten(
   if (run.state_type === 'PENDING') return run.state?.state_details?.transition_id ?? undefined
   const states = await context.client.readFlowRunStates(run.id, signal)
   const claims = states.filter(state => state.type === 'PENDING').map(state => state.state_details.transition_id ?? '')
-  return claims.find(claim => isOurs(identity, claim) && isBelated(claim, run, states))
+  const belated = claims.find(claim => isOurClaim(identity, claim) && isBelated(claim, run, states))
+  const last = claims.at(-1)
+  return belated ?? (last !== undefined && !isOurClaim(identity, last) ? last : undefined)
 }
 
 /** A claim that nobody remembers may also have been made from an old answer: what it has replaced is put back. */
@@ -108,10 +126,10 @@ async function findOurClaim(
   signal: AbortSignal,
 ): Promise<string | undefined> {
   const now = run.state?.state_details?.transition_id
-  if (run.state_type === 'PENDING') return now && isOurs(identity, now) ? now : undefined
+  if (run.state_type === 'PENDING') return isOurClaim(identity, now) ? (now ?? undefined) : undefined
   const states = await context.client.readFlowRunStates(run.id, signal)
   const claim = states.findLast(state => state.type === 'PENDING')?.state_details?.transition_id
-  return claim && isOurs(identity, claim) ? claim : undefined
+  return isOurClaim(identity, claim) ? (claim ?? undefined) : undefined
 }
 
 async function readInfrastructureType(context: AgentContext, run: FlowRun, signal: AbortSignal): Promise<string> {

@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { readIdentity } from '../agent/identity.ts'
+import { readPrefix } from '../agent/identity.ts'
 import { UserError } from '../errors.ts'
 import { type Collectable, type CollectRequest, InfrastructureError } from '../infrastructure/infrastructure.ts'
 import { infrastructureTypes, loadInfrastructure } from '../infrastructure/registry.ts'
@@ -60,7 +60,7 @@ function buildRequest(
   return {
     finished: all ? nothing : rules.finished,
     images: rules.images && (all ? nothing : rules.images),
-    agentPrefix: readIdentity(stateDir, config.agent.name).prefix,
+    agentPrefix: readPrefix(stateDir, config.agent.name),
     isHeld: flowRunId => existsSync(join(stateDir, 'runs', flowRunId)),
     dryRun,
   }

@@ -144,7 +144,7 @@ export const settings = {
     name: setting({
       kind: kind.optional(kind.text),
       flag: '--name',
-      doc: 'Identity of the agent; by default made once and kept in the state directory.',
+      doc: 'Identity of the agent, which no other may share; by default made once and kept in the state directory.',
     }),
     queryIntervalSeconds: setting({
       kind: kind.interval,

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import process from 'node:process'
-import { readIdentity } from '../../src/agent/identity.ts'
+import { readPrefix } from '../../src/agent/identity.ts'
 import { parseHost } from '../../src/infrastructure/docker-endpoint.ts'
 import { DockerEngine } from '../../src/infrastructure/docker-engine.ts'
 import type { Deployment } from '../../src/prefect/types.ts'
@@ -17,7 +17,7 @@ export function openDockerStage(apiUrl: string, host = dockerHost): Promise<Stag
   return openStage(apiUrl, async stateDirectory => {
     if (!existsSync(join(stateDirectory, 'identity'))) return
     await using engine = new DockerEngine(parseHost(host, undefined), undefined)
-    await removeContainers(engine, [], readIdentity(stateDirectory, undefined).prefix)
+    await removeContainers(engine, [], readPrefix(stateDirectory, undefined))
   })
 }
 
