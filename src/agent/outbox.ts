@@ -13,7 +13,7 @@ import { followUpId } from './identity.ts'
 import { JournalError } from './journal.ts'
 import { decideOutcome, type Proposal } from './outcome.ts'
 import type { RunRecord } from './record.ts'
-import { findFormerState } from './standing.ts'
+import { findFormerState, findLastClaim } from './standing.ts'
 
 const firstPauseMs = 1_000
 const longestPauseMs = 30_000
@@ -72,7 +72,8 @@ export async function deliver(
       log.warn('the server does not know this flow run any more; nothing to report')
       return { done: undefined }
     }
-    const outcome = decideOutcome({ record, run, stoppedRuns: context.settings.stoppedRuns })
+    const lastClaim = run.state_type === 'CANCELLING' ? await readLastClaim(context, record, signal) : undefined
+    const outcome = decideOutcome({ record, run, lastClaim, stoppedRuns: context.settings.stoppedRuns })
     if (outcome.kind === 'none') {
       log.debug({ why: outcome.why }, 'nothing to report')
       return { done: undefined }
@@ -81,6 +82,10 @@ export async function deliver(
     if (outcome.kind === 'retry') return letRetry(context, run, record, log, signal)
     return propose(context, record, outcome.proposal, log, signal)
   })
+}
+
+async function readLastClaim({ client }: AgentContext, { flowRunId }: RunRecord, signal: AbortSignal) {
+  return findLastClaim(await client.readFlowRunStates(flowRunId, signal))
 }
 
 /** An engine that ends with 0 has nearly always reported by itself, so that nobody waits for what we find. */

@@ -41,13 +41,20 @@ export interface OutcomeFacts {
   readonly record: RunRecord
   /** The run as the server has it now. */
   readonly run: Pick<FlowRun, 'state_type' | 'state_name' | 'state' | 'infrastructure_pid' | 'empirical_policy'>
+  /** The transition id of the run's last claim, from its history; looked up only for a run that is being cancelled. */
+  readonly lastClaim?: string | undefined
   /** What becomes of runs that are ended because the agent itself must stop. */
   readonly stoppedRuns: 'crashed' | 'scheduled'
 }
 
-export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outcome {
+export function decideOutcome({ record, run, lastClaim, stoppedRuns }: OutcomeFacts): Outcome {
   const { ending } = record
   if (!ending) return none('it has not ended')
+  if (run.state_type === 'CANCELLING') {
+    // This state does not say whose run it ends: where somebody else has claimed it, it is theirs to end.
+    const isOurs = lastClaim === record.transitionId
+    return isOurs ? propose('CANCELLED', cancelledMessage(record)) : none('the cancelled claim is not ours')
+  }
   if (ending.kind === 'restore') {
     const isOurs = claimIsOurs(record, run) || saysOurRunning(record, run)
     return isOurs ? { kind: 'restore' } : none('the claim is not ours any more')
@@ -58,7 +65,6 @@ export function decideOutcome({ record, run, stoppedRuns }: OutcomeFacts): Outco
   if (isEchoOfOurKill(record, run)) return decideAfterEcho(record, stoppedRuns)
   if (terminal.includes(state)) return none(`the run is ${run.state_name ?? state} already`)
   if (isOfAnotherClaim(record, run)) return none('a later claim of the run is under way')
-  if (state === 'CANCELLING') return propose('CANCELLED', cancelledMessage(record))
   if (waitsForCommand(record, run)) return { kind: 'retry' }
   if (state === 'SCHEDULED' && !waitsForDeadEngine(run)) return none('the run has been scheduled again')
   if (state === 'PAUSED') return none('the run is paused')

@@ -1,16 +1,18 @@
 // Claims of ours that the journal cannot tell us about: a record that cannot be read, or one that is gone altogether.
 // Nothing is started here: what lives is adopted, what does not is reported or given back.
 
-import type { FlowRun } from '../prefect/types.ts'
+import type { FlowRun, StateType } from '../prefect/types.ts'
 import type { AgentContext } from './agent-context.ts'
 import { readAssignment, SharedReads } from './assignment.ts'
 import { attemptOf, bearsOurName, type Identity, isOurClaim } from './identity.ts'
 import { replay } from './outbox.ts'
 import { type Ending, newRecord, type RunRecord } from './record.ts'
-import { isBelated } from './standing.ts'
+import { findLastClaim, isBelated } from './standing.ts'
 
 /** The most that a server gives at once. */
 const pageSize = 200
+/** What a claim of ours that nobody remembers can have become. */
+const mayBeForgotten: readonly StateType[] = ['PENDING', 'RUNNING', 'CANCELLING']
 
 /**
  * The run's folder is there, its record cannot be read. Asks server and infrastructure by the run's id; undefined when the
@@ -56,22 +58,22 @@ export async function findOrphans(
   const namesakes: string[] = []
   for (let offset = 0; ; offset += pageSize) {
     const filter = {
-      flow_runs: { state: { type: { any_: ['PENDING' as const, 'RUNNING' as const] } } },
+      flow_runs: { state: { type: { any_: mayBeForgotten } } },
       work_pool_queues: { id: { any_: workQueueIds } },
       limit: pageSize,
       offset,
     }
     const runs = await context.client.readFlowRuns(filter, signal)
     for (const run of runs) {
-      if (isKnown(run.id) || !bearsOurName(identity, run.state?.state_details?.transition_id)) continue
+      if (isKnown(run.id) || !mayBeOurs(identity, run)) continue
       const claim = await findForgotten(context, identity, run, signal)
-      if (claim === undefined) continue
+      if (claim === undefined || !bearsOurName(identity, claim)) continue
       if (!isOurClaim(identity, claim)) {
         namesakes.push(run.id)
         continue
       }
       const fields = { flow_run_id: run.id, state: run.state_name }
-      context.logger.warn(fields, 'found a state of ours that no journal remembers; putting the former state back')
+      context.logger.warn(fields, 'found a claim of ours that no journal remembers; undoing it')
       records.push({ ...buildRecord(run, claim), step: 'ended', ending: { kind: 'restore' } })
     }
     if (runs.length < pageSize) break
@@ -93,7 +95,12 @@ function complain({ complaints }: AgentContext, { name }: Identity, flowRunIds: 
   })
 }
 
-/** The transition id of the claim to which the run's present state belongs, when it is for us to say something about it. */
+/** What cancels a run bears the name of whoever asked for that, so its history must tell. */
+function mayBeOurs(identity: Identity, { state, state_type }: FlowRun): boolean {
+  return state_type === 'CANCELLING' || bearsOurName(identity, state?.state_details?.transition_id)
+}
+
+/** The transition id of the claim that the run's present state belongs to: a belated one of ours, or its last. */
 async function findForgotten(
   context: AgentContext,
   identity: Identity,
@@ -102,10 +109,12 @@ async function findForgotten(
 ): Promise<string | undefined> {
   if (run.state_type === 'PENDING') return run.state?.state_details?.transition_id ?? undefined
   const states = await context.client.readFlowRunStates(run.id, signal)
+  const last = findLastClaim(states)
+  if (run.state_type === 'CANCELLING') return last
   const claims = states.filter(state => state.type === 'PENDING').map(state => state.state_details.transition_id ?? '')
   const belated = claims.find(claim => isOurClaim(identity, claim) && isBelated(claim, run, states))
-  const last = claims.at(-1)
-  return belated ?? (last !== undefined && !isOurClaim(identity, last) ? last : undefined)
+  // RUNNING of a claim of this folder that has not been reported was said by an engine, or is about to be forgotten.
+  return belated ?? (isOurClaim(identity, last) ? undefined : last)
 }
 
 /** A claim that nobody remembers may also have been made from an old answer: what it has replaced is put back. */
@@ -128,8 +137,8 @@ async function findOurClaim(
   const now = run.state?.state_details?.transition_id
   if (run.state_type === 'PENDING') return isOurClaim(identity, now) ? (now ?? undefined) : undefined
   const states = await context.client.readFlowRunStates(run.id, signal)
-  const claim = states.findLast(state => state.type === 'PENDING')?.state_details?.transition_id
-  return isOurClaim(identity, claim) ? (claim ?? undefined) : undefined
+  const claim = findLastClaim(states)
+  return isOurClaim(identity, claim) ? claim : undefined
 }
 
 async function readInfrastructureType(context: AgentContext, run: FlowRun, signal: AbortSignal): Promise<string> {

@@ -11,7 +11,7 @@ export type Standing =
   | 'ours'
   /** The claim holds and RUNNING was accepted already, in this life or an earlier one. */
   | 'ours-running'
-  /** Somebody wants it ended. */
+  /** Somebody wants it ended; whether it is ours to end, the outbox finds out. */
   | 'cancelled'
   /** It is somebody else's, over, or unknown to the server. */
   | 'lost'
@@ -53,6 +53,15 @@ export function isUntouched({ polled, transitionId }: RunRecord, states: readonl
   const at = states.findIndex(state => state.id !== null && state.id === polled.stateId)
   const since = states.slice(at + 1).filter(state => !own.includes(state.state_details.transition_id ?? ''))
   return at !== -1 && since.every(state => state.type === 'SCHEDULED')
+}
+
+/**
+ * The transition id of the last claim. `states`: all of the run's, oldest first. Engines say PENDING too, of a flow that
+ * waits for what it depends on (`NotReady` in flow_engine.py of 3.x, engine.py of 2.x).
+ */
+export function findLastClaim(states: readonly State[]): string | undefined {
+  const claim = states.findLast(state => state.type === 'PENDING' && state.name !== 'NotReady')
+  return claim?.state_details.transition_id ?? undefined
 }
 
 /** PENDING never takes the place of these (PreventPendingTransitions in core_policy.py, 2.x and 3.x). */

@@ -26,6 +26,8 @@ interface Case {
   readonly stateName?: string
   readonly retryType?: string
   readonly stoppedRuns?: 'crashed' | 'scheduled'
+  /** Default: ours. */
+  readonly lastClaim?: string
 }
 
 function facts(given: Case): OutcomeFacts {
@@ -57,7 +59,7 @@ function facts(given: Case): OutcomeFacts {
     infrastructure_pid: handle.identifier,
     empirical_policy: { retry_type: given.retryType ?? null },
   }
-  return { record, run, stoppedRuns: given.stoppedRuns ?? 'crashed' }
+  return { record, run, stoppedRuns: given.stoppedRuns ?? 'crashed', lastClaim: given.lastClaim ?? transitionId }
 }
 
 const echo = 'Execution was aborted by a termination signal.'
@@ -87,6 +89,17 @@ for (const [name, given, want] of [
   ['a claim of somebody else', { ending: exited(1), state: 'PENDING', claimedBy: 'other' }, 'none'],
   ['infrastructure that is gone', { ending: { kind: 'exit', exit: gone }, state: 'RUNNING' }, 'CRASHED'],
   ['what was cancelled', { ending: exited(undefined, 'SIGTERM'), state: 'CANCELLING' }, 'CANCELLED'],
+  [
+    'what was cancelled since somebody else has claimed it',
+    { ending: exited(1), state: 'CANCELLING', lastClaim: 'other' },
+    'none',
+  ],
+  ['a claim that was out of date and is cancelled', { ending: { kind: 'restore' }, state: 'CANCELLING' }, 'CANCELLED'],
+  [
+    'the same, when somebody else has claimed it',
+    { ending: { kind: 'restore' }, state: 'CANCELLING', lastClaim: 'other' },
+    'none',
+  ],
   [
     'a cancelled engine that calls that a crash',
     { ending: exited(1), stop: 'cancelled', state: 'CRASHED', stateMessage: echo },

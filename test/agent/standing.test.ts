@@ -3,7 +3,7 @@ import { describe, test } from 'node:test'
 import * as v from 'valibot'
 import { followUpId } from '../../src/agent/identity.ts'
 import { newRecord } from '../../src/agent/record.ts'
-import { findFormerState, isUntouched, readUntouched } from '../../src/agent/standing.ts'
+import { findFormerState, findLastClaim, isUntouched, readUntouched } from '../../src/agent/standing.ts'
 import { FlowRun, State, type StateType } from '../../src/prefect/types.ts'
 
 const id = '11111111-1111-4111-8111-111111111111'
@@ -86,4 +86,10 @@ describe('the history behind a claim', () => {
       assert.equal(isUntouched(newRecord(polled(named('polled', 'SCHEDULED')), ours), states), expected)
     })
   }
+})
+
+test('the last claim of a run is no word of its engine', () => {
+  const waits = { ...named('waits', 'PENDING', 'engine'), name: 'NotReady' }
+  const states = [named('a', 'PENDING', 'first'), named('b', 'PENDING', 'second'), named('c', 'RUNNING'), waits]
+  assert.equal(findLastClaim(states), 'second')
 })
