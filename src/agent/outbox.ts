@@ -64,7 +64,9 @@ export async function deliver(
   let isFirst = true
   let looksInVain = 0
   await replay('report', context, signal, async () => {
-    const isFresh = isFirst && record.reports === 'agent' && performance.now() - seenRunningAt < freshMs
+    // Only of what has run: where a launch has failed, whose RUNNING it is must be seen.
+    const hasRun = record.ending?.kind === 'exit' && record.reports === 'agent'
+    const isFresh = isFirst && hasRun && performance.now() - seenRunningAt < freshMs
     isFirst = false
     const run = isFresh ? justRunning : await context.reader.read(record.flowRunId, 'review', patienceFor(record))
     if (!run) {

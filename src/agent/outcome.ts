@@ -69,9 +69,12 @@ export function decideOutcome({ record, run, lastClaim, stoppedRuns }: OutcomeFa
   if (state === 'SCHEDULED' && !waitsForDeadEngine(run)) return none('the run has been scheduled again')
   if (state === 'PAUSED') return none('the run is paused')
 
+  // Nothing of ours has run: what runs now is somebody else's.
+  const isAsWeLeftIt = state === 'PENDING' || saysOurRunning(record, run)
+  if (ending.kind !== 'exit' && !isAsWeLeftIt) return none('the run has moved on')
+
   switch (ending.kind) {
     case 'given-back':
-      if (state !== 'PENDING' && !saysOurRunning(record, run)) return none('the run has moved on')
       return propose('SCHEDULED', ending.message, ending.delaySeconds)
     case 'not-launched':
       return record.stop === 'agent-stopped' ? scheduleAsBefore(run) : propose('CRASHED', ending.message)

@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { newTransitionId, readIdentity } from '../../src/agent/identity.ts'
 import { type Ending, newRecord } from '../../src/agent/record.ts'
 import type { ProposedState } from '../../src/prefect/states.ts'
-import { buildPending, buildRunning, buildState } from '../../src/prefect/states.ts'
+import { buildPending, buildRunning, buildScheduled, buildState } from '../../src/prefect/states.ts'
 import type { FlowRun } from '../../src/prefect/types.ts'
 import { startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
@@ -20,7 +20,7 @@ for (const version of ['prefect2', 'prefect3'] as const) {
     await using server = await startPrefectServer(version)
     await using stage = await openStage(server.apiUrl)
     const play = new Play(stage)
-    const theirs = [await play.cancelledOverOurLostClaim()]
+    const theirs = [await play.cancelledOverOurLostClaim(), await play.runningOverOurFailedLaunch()]
     const ours = [await play.cancelledBeforeItsFormerStateCame(), await play.cancelledAndForgotten()]
     const before = await Promise.all(theirs.map(id => stage.readRun(id)))
 
@@ -53,6 +53,15 @@ class Play {
     this.#leave(run, this.#claimId())
     await this.#isRunByAnother(run)
     return this.#say(run, buildState('CANCELLING'))
+  }
+
+  async runningOverOurFailedLaunch(): Promise<string> {
+    const run = await this.#create()
+    const claim = this.#claimId()
+    await this.#say(run, buildPending({ transitionId: claim }))
+    this.#leave(run, claim, { kind: 'not-launched', message: 'The flow run could not be started: Command not found' })
+    await this.#say(run, buildScheduled({ scheduledTime: new Date().toISOString() }))
+    return this.#isRunByAnother(run)
   }
 
   async cancelledBeforeItsFormerStateCame(): Promise<string> {

@@ -145,6 +145,30 @@ for (const [name, given, want] of [
     'CRASHED',
   ],
   [
+    'the same, after RUNNING was said for it',
+    {
+      ending: { kind: 'not-launched', message: 'no image' },
+      state: 'RUNNING',
+      claimedBy: followUpId(transitionId, 'running'),
+    },
+    'CRASHED',
+  ],
+  [
+    'the same, when somebody else runs it since',
+    { ending: { kind: 'not-launched', message: 'no image' }, state: 'RUNNING', claimedBy: 'other' },
+    'none',
+  ],
+  [
+    'the same, when the engine of somebody else waits for its retry',
+    {
+      ending: { kind: 'not-launched', message: 'no image' },
+      state: 'SCHEDULED',
+      stateName: 'AwaitingRetry',
+      retryType: 'in_process',
+    },
+    'none',
+  ],
+  [
     'a run that the agent was stopped before it could start',
     { ending: { kind: 'not-launched', message: 'ended before' }, stop: 'agent-stopped', state: 'PENDING' },
     'SCHEDULED',
