@@ -13,7 +13,7 @@ import { followUpId } from './identity.ts'
 import { JournalError } from './journal.ts'
 import { decideOutcome, type Proposal } from './outcome.ts'
 import type { RunRecord } from './record.ts'
-import { findFormerState, findLastClaim } from './standing.ts'
+import { findFormerState, findLastClaim, isClaimedSince } from './standing.ts'
 
 const firstPauseMs = 1_000
 const longestPauseMs = 30_000
@@ -80,7 +80,7 @@ export async function deliver(
       log.debug({ why: outcome.why }, 'nothing to report')
       return { done: undefined }
     }
-    if (outcome.kind === 'restore') return restoreFormerState(context, record, signal)
+    if (outcome.kind === 'restore') return restoreFormerState(context, record, run, signal)
     if (outcome.kind === 'retry') return letRetry(context, run, record, log, signal)
     return propose(context, record, outcome.proposal, log, signal)
   })
@@ -165,9 +165,12 @@ function buildReport(context: AgentContext, record: RunRecord, proposal: Proposa
 async function restoreFormerState(
   context: AgentContext,
   record: RunRecord,
+  run: Pick<FlowRun, 'state_type'>,
   signal: AbortSignal,
 ): Promise<{ done: undefined }> {
   const states = await context.client.readFlowRunStates(record.flowRunId, signal)
+  // Only RUNNING can have come over somebody else's living run; the server refuses PENDING there.
+  if (run.state_type === 'RUNNING' && isClaimedSince(record.transitionId, states)) return { done: undefined }
   const state = copyState(findFormerState(record.transitionId, states), followUpId(record.transitionId, 'report'))
   const call = () => context.client.setFlowRunState(record.flowRunId, state, { force: true }, signal)
   await context.turns.take('report', call, signal)

@@ -60,8 +60,11 @@ export function isUntouched({ polled, transitionId }: RunRecord, states: readonl
  * waits for what it depends on (`NotReady` in flow_engine.py of 3.x, engine.py of 2.x).
  */
 export function findLastClaim(states: readonly State[]): string | undefined {
-  const claim = states.findLast(state => state.type === 'PENDING' && state.name !== 'NotReady')
-  return claim?.state_details.transition_id ?? undefined
+  return states.findLast(isClaim)?.state_details.transition_id ?? undefined
+}
+
+function isClaim({ type, name }: State): boolean {
+  return type === 'PENDING' && name !== 'NotReady'
 }
 
 /** PENDING never takes the place of these (PreventPendingTransitions in core_policy.py, 2.x and 3.x). */
@@ -76,20 +79,37 @@ const refusingClaims: readonly StateType[] = ['PENDING', 'RUNNING', 'CANCELLING'
  * proposal of ours that was carried out too late (see `isBelated`).
  */
 export function findFormerState(transitionId: string, states: readonly State[]): State | undefined {
+  return states[indexOfFormerState(transitionId, states)]
+}
+
+function indexOfFormerState(transitionId: string, states: readonly State[]): number {
   const report = followUpId(transitionId, 'report')
-  return states.findLast(state => state.state_details.transition_id === report || !refusingClaims.includes(state.type))
+  return states.findLastIndex(
+    state => state.state_details.transition_id === report || !refusingClaims.includes(state.type),
+  )
+}
+
+/**
+ * True when somebody else has claimed the run after that, and it has not ended since: a RUNNING of ours that comes late
+ * stands over theirs, and what would be put back would take the run from under them.
+ */
+export function isClaimedSince(transitionId: string, states: readonly State[]): boolean {
+  return states
+    .slice(indexOfFormerState(transitionId, states) + 1)
+    .some(state => isClaim(state) && state.state_details.transition_id !== transitionId)
 }
 
 /**
  * True when the run shows our RUNNING and its history our report of how it ended. A proposal whose answer was lost is
  * repeated; a proxy, or a server that waits for its database, can carry out the first of the two when the run is long over,
- * and the server takes RUNNING after COMPLETED.
+ * and the server takes RUNNING after COMPLETED. Not so when somebody else has the run by then.
  */
 export function isBelated(transitionId: string, run: FlowRun, states: readonly State[]): boolean {
   const report = followUpId(transitionId, 'report')
   return (
     run.state_type === 'RUNNING' &&
     run.state?.state_details?.transition_id === followUpId(transitionId, 'running') &&
-    states.some(state => state.state_details.transition_id === report)
+    states.some(state => state.state_details.transition_id === report) &&
+    !isClaimedSince(transitionId, states)
   )
 }

@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { newTransitionId, readIdentity } from '../../src/agent/identity.ts'
+import { followUpId, newTransitionId, readIdentity } from '../../src/agent/identity.ts'
 import { type Ending, newRecord } from '../../src/agent/record.ts'
 import type { ProposedState } from '../../src/prefect/states.ts'
 import { buildPending, buildRunning, buildScheduled, buildState } from '../../src/prefect/states.ts'
@@ -20,7 +20,11 @@ for (const version of ['prefect2', 'prefect3'] as const) {
     await using server = await startPrefectServer(version)
     await using stage = await openStage(server.apiUrl)
     const play = new Play(stage)
-    const theirs = [await play.cancelledOverOurLostClaim(), await play.runningOverOurFailedLaunch()]
+    const theirs = [
+      await play.cancelledOverOurLostClaim(),
+      await play.runningOverOurFailedLaunch(),
+      await play.runningUnderOurLateRunning(),
+    ]
     const ours = [await play.cancelledBeforeItsFormerStateCame(), await play.cancelledAndForgotten()]
     const before = await Promise.all(theirs.map(id => stage.readRun(id)))
 
@@ -62,6 +66,17 @@ class Play {
     this.#leave(run, claim, { kind: 'not-launched', message: 'The flow run could not be started: Command not found' })
     await this.#say(run, buildScheduled({ scheduledTime: new Date().toISOString() }))
     return this.#isRunByAnother(run)
+  }
+
+  /** We have given it back; our RUNNING, sent before that, is carried out when another agent runs it. */
+  async runningUnderOurLateRunning(): Promise<string> {
+    const run = await this.#create()
+    const claim = this.#claimId()
+    const scheduledTime = new Date().toISOString()
+    await this.#say(run, buildPending({ transitionId: claim }))
+    await this.#say(run, buildScheduled({ scheduledTime, transitionId: followUpId(claim, 'report') }))
+    await this.#isRunByAnother(run)
+    return this.#say(run, buildRunning({ transitionId: followUpId(claim, 'running') }))
   }
 
   async cancelledBeforeItsFormerStateCame(): Promise<string> {

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test'
 import * as v from 'valibot'
 import { followUpId } from '../../src/agent/identity.ts'
 import { newRecord } from '../../src/agent/record.ts'
-import { findFormerState, findLastClaim, isUntouched, readUntouched } from '../../src/agent/standing.ts'
+import { findFormerState, findLastClaim, isBelated, isUntouched, readUntouched } from '../../src/agent/standing.ts'
 import { FlowRun, State, type StateType } from '../../src/prefect/types.ts'
 
 const id = '11111111-1111-4111-8111-111111111111'
@@ -85,6 +85,27 @@ describe('the history behind a claim', () => {
     test(`shows the run ${what}`, () => {
       assert.equal(isUntouched(newRecord(polled(named('polled', 'SCHEDULED')), ours), states), expected)
     })
+  }
+})
+
+describe('our RUNNING after our report', () => {
+  const ours = '22222222-2222-4222-8222-222222222222'
+  const late = named('late', 'RUNNING', followUpId(ours, 'running'))
+  const start = [named('due', 'SCHEDULED'), named('claim', 'PENDING', ours)]
+  const back = named('back', 'SCHEDULED', followUpId(ours, 'report'))
+  const theirs = [named('another', 'PENDING', id), named('runs', 'RUNNING', id)]
+  const histories: readonly [string, readonly State[], boolean][] = [
+    ['is belated', [...start, back, late], true],
+    [
+      'is belated when another run has come and ended since',
+      [...start, back, ...theirs, named('end', 'FAILED'), late],
+      true,
+    ],
+    ['is let stand while somebody runs it since', [...start, back, ...theirs, late], false],
+    ['is no news without a report', [...start, late], false],
+  ]
+  for (const [what, states, expected] of histories) {
+    test(what, () => assert.equal(isBelated(ours, polled(late), states), expected))
   }
 })
 
