@@ -22,7 +22,7 @@ export class AssignmentError extends Error {
   }
 }
 
-/** Reads that are made once, by id; one that fails is not kept. */
+/** Reads that are made once, by id, for all who ask; one that fails is not kept. Their signal must be nobody's alone. */
 class Once<T> {
   readonly #reads = new Map<string, Promise<T>>()
 

@@ -2,6 +2,7 @@
 // submit. Whatever goes wrong on the way is decided here: the run is wrong (Crashed), or this is not the moment (given back).
 
 import { setTimeout as timer } from 'node:timers/promises'
+import { unlessAborted } from '../async/unless-aborted.ts'
 import { describeError, isHostError } from '../errors.ts'
 import {
   type Handle,
@@ -86,7 +87,8 @@ function readStates({ context, detach, id }: Run): Promise<State[]> {
 async function prepare(run: Run, flowRun: FlowRun): Promise<Launch> {
   const signal = AbortSignal.any([run.detach, run.stopping])
   try {
-    const assignment = await readAssignment(run.context.client, flowRun, run.shared, signal)
+    // Other runs wait for the same reads: they go on when this run is to be ended, only its wait does not.
+    const assignment = await unlessAborted(readAssignment(run.context.client, flowRun, run.shared, run.detach), signal)
     return await prepareLaunch(run.context, assignment, flowRun, run.attempt, signal)
   } catch (error) {
     if (!run.detach.aborted) run.throwIfStopping()
