@@ -18,7 +18,7 @@ import { SharedWork } from './shared-work.ts'
 import { completeSnapshot, isComplete, knownFiles, type Snapshot, takeSnapshot } from './snapshot.ts'
 import { ChangedError, type Entry, type KnownFiles, type Source } from './source.ts'
 import { StorageError } from './storage.ts'
-import { runTreeJob } from './tree-thread.ts'
+import { runTreeJob, warmTreeThread } from './tree-thread.ts'
 import { DamagedTreeError } from './unpack-tree.ts'
 import { emptyFolder } from './workspace.ts'
 
@@ -66,6 +66,7 @@ export class Cache {
    * Rejects with a CacheError when the source may be well but the cache is not.
    */
   async fill(openSource: () => Source, to: string, options: FillOptions, signal: AbortSignal): Promise<void> {
+    warmTreeThread()
     for (let attempt = 0; ; attempt++) {
       const { id, fromCache } = await this.#bringUpToDate(openSource, options, signal)
       options.meter.fromCache = fromCache

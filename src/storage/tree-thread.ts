@@ -72,6 +72,14 @@ function giveUp(): void {
   finish(abandoned)
 }
 
+/** Starts the worker for a job that is about to come: that takes about as long as asking a source whether it has changed. */
+export function warmTreeThread(): void {
+  if (worker) return
+  worker = startWorker()
+  worker.unref()
+  rest()
+}
+
 function startNext(): void {
   if (current) return
   current = queue.shift()
