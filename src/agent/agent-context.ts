@@ -47,6 +47,8 @@ export interface AgentContext {
   readonly complaints: Complaints
   readonly storage: StorageContext
   readonly settings: AgentSettings
+  /** This boot of the machine. */
+  readonly bootId: string
   readonly logger: Logger
   /** The driver for a block type, loaded at first use. Rejects with an InfrastructureError for an unknown type. */
   infrastructure(type: string): Promise<Infrastructure>

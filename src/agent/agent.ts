@@ -5,6 +5,7 @@ import { hostname } from 'node:os'
 import { Scope } from '../async/scope.ts'
 import { atMost, jitter, sleep } from '../async/sleep.ts'
 import { Wake } from '../async/wake.ts'
+import { readBootId } from '../infrastructure/boot.ts'
 import type { Infrastructure } from '../infrastructure/infrastructure.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
@@ -112,6 +113,7 @@ export class Agent {
       complaints,
       storage: options.storage,
       settings,
+      bootId: readBootId(),
       logger,
       infrastructure: async type => {
         const driver = await options.loadInfrastructure(type, journal.runsDirectory, readSettings)
@@ -132,7 +134,10 @@ export class Agent {
       wake: this.#wake,
       intervalMs: settings.queryIntervalSeconds * 1000,
       runOnce: options.runOnce,
-      begin: due => this.#follow(newRecord(due.run, newTransitionId(identity)), due),
+      begin: due => {
+        const { bootId } = this.#context
+        this.#follow({ ...newRecord(due.run, newTransitionId(identity)), bootId }, due)
+      },
     })
   }
 

@@ -51,6 +51,8 @@ const RecordShape = v.object({
   flowRunId: v.string(),
   flowRunName: v.string(),
   transitionId: v.string(),
+  /** Of the machine when it was claimed; unknown for a record of an earlier release. */
+  bootId: v.optional(v.string()),
   /** The flow run as the poll showed it: what a later look is compared with. */
   polled: v.object({
     stateId: v.nullable(v.string()),

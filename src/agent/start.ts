@@ -98,19 +98,34 @@ async function prepare(run: Run, flowRun: FlowRun): Promise<Launch> {
 
 async function submit(run: Run, { type, spec, reports }: Launch, isRunning: boolean): Promise<void> {
   const { context } = run
+  if (type === 'process' && reports !== 'engine' && mayHaveRunBefore(run, isRunning)) {
+    throw crashed('the machine was started anew when it may have been running already, and a command is not run twice')
+  }
   const infrastructure = await context.infrastructure(type)
   if (reports === 'agent') {
     if (!isRunning) await proposeRunning(run)
     run.seenRunningAt = performance.now()
   }
   run.throwIfStopping()
-  await run.write({ ...run.record, step: 'submitting', reports, infrastructureType: type })
+  // Where nobody proposes RUNNING before the start, the disk alone tells after a power cut.
+  const care = reports === 'command' ? 'durable' : 'quick'
+  await run.write({ ...run.record, step: 'submitting', reports, infrastructureType: type }, care)
   const handle = await startUnlessStopped(run, infrastructure, spec)
   run.pass('submitted')
   await run.keep({ ...run.record, step: 'running', handle }, 'quick')
   context.trouble.settle()
   context.journal.forgetReturns(run.id)
   run.log.info({ infrastructure: type, infrastructure_pid: handle.identifier }, 'flow run started')
+}
+
+/**
+ * Within the kernel's write-back time a power cut takes along what was only written and not synced: all that follows the
+ * claim. Then RUNNING on the server, or the intent on disk, is all that is left of a command that was started. An engine
+ * needs no such care: it says RUNNING itself, before any code of the flow.
+ */
+function mayHaveRunBefore({ context, record }: Run, isRunning: boolean): boolean {
+  const isOfAnotherBoot = record.bootId !== undefined && record.bootId !== context.bootId
+  return isOfAnotherBoot && (isRunning || record.step === 'submitting')
 }
 
 /** Starting may take long (an image is pulled); a stop that comes meanwhile ends it, or what has come of it. */

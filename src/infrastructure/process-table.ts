@@ -61,12 +61,6 @@ export function readCommand(pid: number): readonly string[] {
   return isLinux ? readWords(`/proc/${pid}/cmdline`) : askPsFor(pid, ['-ww', '-o', 'command='])
 }
 
-/** This boot of the machine: a record of another one names processes that are gone. */
-export function readBootId(): string {
-  if (isLinux) return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
-  return execFileSync('sysctl', ['-n', 'kern.boottime'], { encoding: 'utf8' }).replaceAll(/[^0-9]+/g, '_')
-}
-
 /** The namespace in which this process's pids mean something, `pid:[4026531836]`. */
 export function readPidNamespace(): string {
   return isLinux ? readlinkSync('/proc/self/ns/pid') : 'none'

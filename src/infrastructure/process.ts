@@ -6,6 +6,7 @@
 
 import { hostname as ownHostname } from 'node:os'
 import type { Logger } from '../logger.ts'
+import { readBootId } from './boot.ts'
 import type { Attempt, Exit, Handle, Infrastructure, OutputSink, RunSpec } from './infrastructure.ts'
 import { resolveValue } from './infrastructure.ts'
 import { Caretaker } from './process-caretaker.ts'
@@ -17,7 +18,7 @@ import { findRecord, inSubmission, makeFolder, type ProcessRecord, type Submissi
 import { attemptMarks, Scanner } from './process-scan.ts'
 import { readProcessSettings } from './process-settings.ts'
 import { findStarted, type StartAnswer, submitOnce } from './process-submit.ts'
-import { readBootId, readPidNamespace } from './process-table.ts'
+import { readPidNamespace } from './process-table.ts'
 import { Clock, type Here, watchRun, whyElsewhere } from './process-watch.ts'
 
 export interface ProcessOptions {

@@ -1,7 +1,7 @@
 // The main job against a real server: poll, claim, launch, watch, report; cancel, drain, detach, take over.
 
 import assert from 'node:assert/strict'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { buildScheduled, buildState } from '../../src/prefect/states.ts'
@@ -188,6 +188,28 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
       assert.equal(stage.starts(run.id), 0)
     })
   }
+
+  test('does not run a command again of which a power cut has left nothing but the claim', async () => {
+    await using stage = await openStage(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: 'sleep 600' }))
+    await using first = stage.startAgent()
+    await until(() => stage.starts(run.id) === 1, { timeoutMs: 30_000 })
+    first.signal('SIGKILL')
+    await first.ended()
+    for (const pid of processesOf(run.id)) process.kill(pid, 'SIGKILL')
+    const folder = join(stage.stateDirectory, 'runs', run.id)
+    const whole: Record<string, unknown> = JSON.parse(readFileSync(join(folder, 'record.json'), 'utf8'))
+    const { version, flowRunId, flowRunName, transitionId, polled } = whole
+    const claim = { version, step: 'claiming', flowRunId, flowRunName, transitionId, polled, bootId: 'an earlier one' }
+    rmSync(folder, { recursive: true })
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'record.json'), JSON.stringify(claim))
+    await using second = stage.startAgent()
+    const done = await stage.waitFor(run.id, over)
+    assert.equal(done.state_type, 'CRASHED', second.output)
+    assert.match(done.state?.message ?? '', /the machine was started anew/)
+    assert.equal(stage.starts(run.id), 1)
+  })
 
   test('runs a command that fails as often as its run asks for', async () => {
     await using stage = await openStage(server.apiUrl)
