@@ -34,8 +34,10 @@ export function errorCode(error: unknown): string | undefined {
   return undefined
 }
 
+const fullCodes: readonly string[] = ['ENOSPC', 'EDQUOT']
+
 /** Disk, descriptors, memory and processes of this machine: they pass, or an operator must act, and no run is to blame. */
-const hostCodes = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN'])
+const hostCodes = new Set([...fullCodes, 'EROFS', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN'])
 
 /** True when it, or one of its causes, is trouble of this machine. */
 export function isHostError(error: unknown): boolean {
@@ -45,4 +47,10 @@ export function isHostError(error: unknown): boolean {
 
 export function isHostCode(code: string | undefined): boolean {
   return hostCodes.has(code ?? '')
+}
+
+/** The disk, or this user's or folder's share of it, is used up. By codes alone, the causes' too: words may be a server's. */
+export function isDiskFull(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) if (fullCodes.includes(errorCode(at) ?? '')) return true
+  return false
 }

@@ -21,7 +21,7 @@ import {
 } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describeError, errorCode, isHostError } from '../errors.ts'
+import { describeError, errorCode, isDiskFull, isHostError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { removeTree } from '../storage/workspace.ts'
 import { type FoundRecord, type RunRecord, readRecord } from './record.ts'
@@ -34,7 +34,7 @@ const returnsForgottenMs = 24 * 3600 * 1000
 /** The record cannot be written, for a reason that lies in this host; nothing may be done that it would have to remember. */
 export class JournalError extends Error {
   constructor(cause: unknown) {
-    const what = isFull(cause) ? 'has no room for another record' : `cannot be written (${errorCode(cause)})`
+    const what = isDiskFull(cause) ? 'has no room for another record' : `cannot be written (${errorCode(cause)})`
     super(`the state folder ${what}`, { cause })
     this.name = 'JournalError'
   }
@@ -107,7 +107,7 @@ export class Journal {
     try {
       await this.#write(record, care)
     } catch (error) {
-      if (!isFull(error)) throw explain(error)
+      if (!isDiskFull(error)) throw explain(error)
       try {
         rmSync(this.#reserve, { force: true })
         await this.#write(record, care)
@@ -241,11 +241,6 @@ export class Journal {
       if (Date.now() - statSync(file).mtimeMs > returnsForgottenMs) rmSync(file, { force: true })
     }
   }
-}
-
-/** The disk, or this user's or folder's share of it, is used up. */
-function isFull(error: unknown): boolean {
-  return ['ENOSPC', 'EDQUOT'].includes(errorCode(error) ?? '')
 }
 
 /** Trouble of the host as a JournalError; anything else is a bug, and stays. */

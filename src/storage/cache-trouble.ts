@@ -1,6 +1,6 @@
 // Whether a failed fetch is the cache's own trouble: then it is worth going without it, for no run needs a cache.
 
-import { describeError, errorCode } from '../errors.ts'
+import { describeError, errorCode, isDiskFull } from '../errors.ts'
 import { StorageError } from './storage.ts'
 import { DamagedTreeError } from './unpack-tree.ts'
 
@@ -14,19 +14,12 @@ export class CacheError extends StorageError {
 
 /** What files answer when a folder has been removed or closed to us. */
 const folderCodes: readonly string[] = ['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM']
-const fullCodes: readonly string[] = ['ENOSPC', 'EDQUOT']
-/** ... and a disk that is full, closed to writing or broken. */
-const fileCodes = new Set([...folderCodes, ...fullCodes, 'EROFS', 'EIO', 'ESTALE'])
+/** ... and a disk that is closed to writing or broken. */
+const fileCodes = new Set([...folderCodes, 'EROFS', 'EIO', 'ESTALE'])
 
 /** `askSource` puts the trouble of sources into sentences, so a bare error of a file is one of the cache's. */
 export function isCacheTrouble(error: unknown): boolean {
   return error instanceof DamagedTreeError || isDiskFull(error) || fileCodes.has(errorCode(error) ?? '')
-}
-
-/** By codes alone: words may be a server's. */
-export function isDiskFull(error: unknown): boolean {
-  for (let at = error; at instanceof Error; at = at.cause) if (fullCodes.includes(errorCode(at) ?? '')) return true
-  return false
 }
 
 /**

@@ -3,10 +3,10 @@
 
 import { mkdtemp, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { describeError } from '../errors.ts'
+import { describeError, isDiskFull } from '../errors.ts'
 import { openFenced, storageError } from './blame.ts'
 import { Cache, type FillOptions } from './cache.ts'
-import { CacheError, isDiskFull } from './cache-trouble.ts'
+import { CacheError } from './cache-trouble.ts'
 import { defaultCacheLimits, makeMeter, type StorageContext } from './context.ts'
 import type { Remote, Source } from './source.ts'
 import type { Storage } from './storage.ts'
