@@ -57,7 +57,11 @@ export class Git {
     // Git asks for a name when the server has said 401, and again when it has refused what the helper gave.
     const refused = /could not read (Username|Password)/.test(said) ? ': the server asks for credentials (401)' : ''
     const sentence = `git ${words.find(word => !word.startsWith('-')) ?? ''} failed${refused} (${said})`
-    const endpoint = findUnreached(errors)
+    // What a server says must neither send us anywhere nor empty the cache.
+    const own = errors.replaceAll(/^remote:.*$/gm, '')
+    const full = findFullDisk(own)
+    if (full) return new StorageError(sentence, { blame: 'host', cause: full })
+    const endpoint = findUnreached(own)
     const cause = endpoint && (await findNetworkError(endpoint, signal))
     if (cause && !isTransient(cause)) return new StorageError(sentence, { cause })
     if (endpoint || isPassing(said)) return new TransientError(sentence, { cause })
@@ -98,14 +102,19 @@ const unreached: readonly { readonly words: RegExp; readonly port?: number }[] =
 ]
 
 /** The repository's host, a proxy, a submodule's host, one on ssh's way. */
-function findUnreached(errors: string): Endpoint | undefined {
-  // What a server says must not send us anywhere.
-  const own = errors.replaceAll(/^remote:.*$/gm, '')
+function findUnreached(own: string): Endpoint | undefined {
   for (const { words, port: usual } of unreached) {
     const { host, port } = words.exec(own)?.groups ?? {}
     if (host) return { host, port: port === undefined ? usual : Number(port) }
   }
   return undefined
+}
+
+/** The error that git has met and put into words, with its code. */
+function findFullDisk(own: string): Error | undefined {
+  const words = /: (No space left on device|Disk quota exceeded)$/m.exec(own)?.[1]
+  if (words === undefined) return undefined
+  return Object.assign(new Error(words), { code: words.startsWith('Disk') ? 'EDQUOT' : 'ENOSPC' })
 }
 
 /** What is worth telling: git's and the server's own lines, without progress and advice. */

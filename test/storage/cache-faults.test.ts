@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chmod, mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -345,3 +346,31 @@ test('what a killed process has left and something still writes to is no reason 
     await once(writer, 'exit')
   }
 })
+
+test(
+  'what git has no room for in the cache is fetched without it, and with no room at all this host is to blame',
+  needs('root'),
+  async () => {
+    await using directory = await makeDirectory()
+    const git = (...words: readonly string[]) => execFileSync('git', ['-C', directory.path, ...words])
+    await writeFile(join(directory.path, 'noise.txt'), randomBytes(1_500_000).toString('base64'))
+    git('init', '--quiet', '--initial-branch=main')
+    git('add', '.')
+    git('-c', 'user.name=t', '-c', 'user.email=t@localhost', 'commit', '--quiet', '--message=noise')
+    await using disk = await mountSmallDisk(1024)
+    const block = { slug: 'github', data: { repository: `file://${directory.path}`, include_git_objects: false } }
+    const environment = { PATH: process.env.PATH ?? '' }
+    const storage = await openStorage(block, makeContext({ environment, cacheDir: join(disk.path, 'cache') }))
+    const to = join(directory.path, 'to')
+    await mkdir(to)
+    await storage.getDirectory(undefined, to, new AbortController().signal)
+    assert.deepEqual((await readdir(to)).toSorted(), ['noise.txt'])
+    const full = join(disk.path, 'to')
+    await mkdir(full)
+    await assert.rejects(storage.getDirectory(undefined, full, new AbortController().signal), {
+      name: 'StorageError',
+      blame: 'host',
+      message: /No space left on device/,
+    })
+  },
+)
