@@ -139,11 +139,15 @@ test('an ignored link or socket does no harm', async () => {
   assert.deepEqual(await place.fetch(), { '.prefectignore': 'evil\npipe\n' })
 })
 
-test('a named pipe in the tree is refused by name instead of being read for ever', async () => {
-  await using place = await makePlace({})
-  execFileSync('mkfifo', [join(place.base, 'pipe')])
-  await assert.rejects(place.fetch(), { message: /base.*"pipe" is neither a file, a folder nor a link/ })
-})
+for (const name of ['pipe', '.prefectignore']) {
+  test(`a named pipe in the tree is refused by name instead of being read for ever: ${name}`, async () => {
+    await using place = await makePlace({})
+    execFileSync('mkfifo', [join(place.base, name)])
+    await assert.rejects(place.fetch(), {
+      message: new RegExp(`base.*"${name}" is neither a file, a folder nor a link`),
+    })
+  })
+}
 
 test('a name that is not UTF-8 is refused by what can be shown of it, one that only looks so is not', async () => {
   const tree: Tree = { 'd\ufffd': null, 'f\ufffd.py': 'f', l: { link: 'f\ufffd.py' } }
