@@ -3,7 +3,7 @@
 //   <state>/runs/<flow run id>/record.json    plus whatever the run's infrastructure and workspace keep beside it
 //   <state>/trash/                             folders of reported runs, on their way out
 //   <state>/unreadable/                        folders with records that nobody could read, kept for people
-//   <state>/returned/<flow run id>             how often this host has given the run back
+//   <state>/returned/                          returns.ts
 //   <state>/reserve                            1 MiB that is freed when the disk is full, so that cleaning up can begin
 
 import {
@@ -25,11 +25,10 @@ import { describeError, errorCode, isDiskFull, isHostError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { removeTree } from '../storage/workspace.ts'
 import { type FoundRecord, type RunRecord, readRecord } from './record.ts'
+import { Returns } from './returns.ts'
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const reserveBytes = 1024 * 1024
-/** A run that this host gave back long ago starts counting anew. */
-const returnsForgottenMs = 24 * 3600 * 1000
 
 /** The record cannot be written, for a reason that lies in this host; nothing may be done that it would have to remember. */
 export class JournalError extends Error {
@@ -42,9 +41,9 @@ export class JournalError extends Error {
 
 export class Journal {
   readonly runsDirectory: string
+  readonly returns: Returns
   readonly #state: string
   readonly #trash: string
-  readonly #returned: string
   readonly #reserve: string
   readonly #logger: Logger
   #serial = 0
@@ -54,17 +53,17 @@ export class Journal {
     this.#state = stateDirectory
     this.runsDirectory = join(stateDirectory, 'runs')
     this.#trash = join(stateDirectory, 'trash')
-    this.#returned = join(stateDirectory, 'returned')
+    this.returns = new Returns(stateDirectory)
     this.#reserve = join(stateDirectory, 'reserve')
   }
 
   /** Makes the folders, clears away what the last life left half removed. Throws when the state folder cannot be used. */
   async open(): Promise<void> {
-    for (const directory of [this.#state, this.runsDirectory, this.#trash, this.#returned]) {
+    for (const directory of [this.#state, this.runsDirectory, this.#trash]) {
       mkdirSync(directory, { recursive: true, mode: 0o700 })
     }
     await this.#emptyTrash()
-    this.#forgetOldReturns()
+    this.returns.open()
     this.hasRoom()
   }
 
@@ -165,33 +164,6 @@ export class Journal {
     renameSync(this.directory(flowRunId), join(aside, `${flowRunId}.${process.pid}.${++this.#serial}`))
   }
 
-  /** How often this host has given the run back since its last launch. */
-  timesReturned(flowRunId: string): number {
-    try {
-      return Number.parseInt(readFileSync(join(this.#returned, flowRunId), 'utf8'), 10) || 0
-    } catch {
-      return 0 // no such file: never
-    }
-  }
-
-  /** On a disk in trouble the count is not kept: the run is then tried once more than it should be, which harms nobody. */
-  noteReturn(flowRunId: string): void {
-    try {
-      writeFileSync(join(this.#returned, flowRunId), `${this.timesReturned(flowRunId) + 1}\n`)
-    } catch (error) {
-      if (!isHostError(error)) throw error
-    }
-  }
-
-  /** On a disk in trouble an old count stays: it is forgotten a day later. */
-  forgetReturns(flowRunId: string): void {
-    try {
-      rmSync(join(this.#returned, flowRunId), { force: true })
-    } catch (error) {
-      if (!isHostError(error)) throw error
-    }
-  }
-
   /** True when a record could be written now. Puts the reserve back once there is room for it. */
   hasRoom(): boolean {
     try {
@@ -232,13 +204,6 @@ export class Journal {
     } catch (error) {
       const fields = { folder, reason: describeError(error) }
       this.#logger.warn(fields, 'could not remove the folder of a run that is over; the next start tries again')
-    }
-  }
-
-  #forgetOldReturns(): void {
-    for (const name of readdirSync(this.#returned)) {
-      const file = join(this.#returned, name)
-      if (Date.now() - statSync(file).mtimeMs > returnsForgottenMs) rmSync(file, { force: true })
     }
   }
 }

@@ -122,7 +122,7 @@ export class Run {
 
   /** The ending is on disk before anybody hears of it. */
   async end(ending: Ending): Promise<void> {
-    if (ending.kind === 'given-back') this.context.journal.noteReturn(this.id)
+    if (ending.kind === 'given-back') this.context.journal.returns.note(this.id)
     await this.keep({ ...this.#record, step: 'ended', ending }, 'durable')
   }
 

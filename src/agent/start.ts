@@ -114,7 +114,7 @@ async function submit(run: Run, { type, spec, reports }: Launch, isRunning: bool
   run.pass('submitted')
   await run.keep({ ...run.record, step: 'running', handle }, 'quick')
   context.trouble.settle()
-  context.journal.forgetReturns(run.id)
+  context.journal.returns.forget(run.id)
   run.log.info({ infrastructure: type, infrastructure_pid: handle.identifier }, 'flow run started')
 }
 
@@ -191,7 +191,7 @@ function explain(run: Run, error: unknown): unknown {
 }
 
 function giveBack(run: Run, reason: string): NotLaunched {
-  const times = run.context.journal.timesReturned(run.id)
+  const times = run.context.journal.returns.count(run.id)
   const delaySeconds = giveBackDelaysSeconds[times]
   if (delaySeconds === undefined) return crashed(`given back ${times} times, and still: ${reason}`)
   run.log.warn({ reason, again_in_seconds: delaySeconds }, 'giving the flow run back')
