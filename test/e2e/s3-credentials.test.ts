@@ -12,6 +12,7 @@ import { runCli } from '../commands/support.ts'
 import { makeBucket } from '../storage/s3-server.ts'
 import { readTree } from '../storage/support.ts'
 import { makeDirectory } from '../support/directory.ts'
+import { listen } from '../support/listen.ts'
 import { needs } from '../support/requires.ts'
 
 interface Keys {
@@ -55,12 +56,9 @@ async function startRoleServer({ id, secret, token }: Keys) {
     if (request.method === 'PUT') answer.end('a token of this instance')
     else answer.end(request.url?.endsWith('/security-credentials/') ? 'worker' : role)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
+  const { port } = await listen(server)
   return {
-    url: `http://127.0.0.1:${address.port}`,
+    url: `http://127.0.0.1:${port}`,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()
       server.close()

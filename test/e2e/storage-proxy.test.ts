@@ -15,6 +15,7 @@ import { makeContext, readTree } from '../storage/support.ts'
 import { makeAuthority } from '../support/certificates.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { startForwardProxy } from '../support/forward-proxy.ts'
+import { listen } from '../support/listen.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
 
@@ -146,9 +147,7 @@ test("Amazon's credentials of a web identity are asked for through the proxy", n
   const role = `<Credentials>${keys}<SessionToken></SessionToken><Expiration>${expires}</Expiration></Credentials>`
   const answer = `<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult>${role}</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`
   const sts = createServer({ cert: certificate, key }, (_, response) => response.end(answer))
-  await new Promise<void>(resolve => sts.listen(0, '127.0.0.1', resolve))
-  const address = sts.address()
-  assert.ok(address !== null && typeof address === 'object')
+  const { port } = await listen(sts)
   await using proxy = await startForwardProxy()
   await using directory = await makeDirectory()
   await writeFile(join(directory.path, 'token'), 't')
@@ -157,7 +156,7 @@ test("Amazon's credentials of a web identity are asked for through the proxy", n
     NODE_TLS_REJECT_UNAUTHORIZED: '0',
     AWS_REGION: 'us-east-1',
     AWS_ENDPOINT_URL_S3: bucket.endpoint,
-    AWS_ENDPOINT_URL_STS: `https://127.0.0.1:${address.port}`,
+    AWS_ENDPOINT_URL_STS: `https://127.0.0.1:${port}`,
     AWS_ROLE_ARN: 'arn:aws:iam::1:role/r',
     AWS_WEB_IDENTITY_TOKEN_FILE: join(directory.path, 'token'),
   }
@@ -165,7 +164,7 @@ test("Amazon's credentials of a web identity are asked for through the proxy", n
   sts.closeAllConnections()
   await new Promise(resolve => sts.close(resolve))
   assert.deepEqual(fetched, { 'flow.py': 's' })
-  assert.deepEqual([...new Set(proxy.requests)], [`CONNECT 127.0.0.1:${address.port}`])
+  assert.deepEqual([...new Set(proxy.requests)], [`CONNECT 127.0.0.1:${port}`])
 })
 
 test(

@@ -1,10 +1,10 @@
 // Whom Azure Blob Storage believes who somebody is, for tests: a tenant of Microsoft Entra ID with one service principal, and
 // the endpoints of its managed identity in App Service and on a virtual machine. They hand out tokens that Azurite takes.
 
-import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http'
 import { text } from 'node:stream/consumers'
+import { listen } from '../support/listen.ts'
 
 export const principal = {
   tenant_id: 'ab1f708d-50f6-404c-a006-d71b2ac7a606',
@@ -39,15 +39,12 @@ export async function startTenant({ audience = 'https://storage.azure.com' } = {
     response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify({ ...body, ...token }))
   }
   const server = createServer((request, response) => void respond(request, response))
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
-  const base = `http://127.0.0.1:${address.port}`
+  const { port } = await listen(server)
+  const base = `http://127.0.0.1:${port}`
   return {
     authority: { AZURE_AUTHORITY_HOST: base },
     identity: { IDENTITY_ENDPOINT: `${base}${appServicePath}`, IDENTITY_HEADER: identityHeader },
-    address: { host: '127.0.0.1', port: address.port },
+    address: { host: '127.0.0.1', port },
     given,
     async [Symbol.asyncDispose]() {
       server.close()

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { join } from 'node:path'
@@ -11,6 +10,7 @@ import { type GitSettings, openGit } from '../../src/storage/git.ts'
 import { readGitAddress } from '../../src/storage/git-login.ts'
 import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
+import { addressOf, listen } from '../support/listen.ts'
 import { needs } from '../support/requires.ts'
 import { run } from '../support/run.ts'
 import { storageServer } from '../support/storage-servers.ts'
@@ -319,14 +319,14 @@ test('credentials do not follow to a host that the server redirects to', needs('
   const thief = createServer((request, response) => {
     seen.push(request.headers.authorization)
     response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()
-  }).listen(0, '127.0.0.1')
+  })
   const server = createServer((request, response) => {
-    response.writeHead(302, { location: `http://127.0.0.1:${portOf(thief)}${request.url}` }).end()
-  }).listen(0, '127.0.0.1')
-  await Promise.all([once(thief, 'listening'), once(server, 'listening')])
+    response.writeHead(302, { location: `http://127.0.0.1:${addressOf(thief).port}${request.url}` }).end()
+  })
+  await Promise.all([listen(thief), listen(server)])
   try {
     const login = { kind: 'token', username: 'u', password: 'secret-of-the-first-host' }
-    const address = readGitAddress(`http://127.0.0.1:${portOf(server)}/x.git`, login)
+    const address = readGitAddress(`http://127.0.0.1:${addressOf(server).port}/x.git`, login)
     await assert.rejects(fetchGit(repository, { address }), { name: 'StorageError', message: /401/ })
     assert.ok(seen.length > 0)
     assert.deepEqual(seen.filter(Boolean), [])
@@ -337,12 +337,6 @@ test('credentials do not follow to a host that the server redirects to', needs('
     }
   }
 })
-
-function portOf(server: ReturnType<typeof createServer>): number {
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
-  return address.port
-}
 
 test('fsspec: github:// is the repository of that name at github.com', needs('git'), async () => {
   const repository = await makeRepository('public')

@@ -9,17 +9,16 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { makeMeter } from '../../src/storage/context.ts'
 import { HttpClient } from '../../src/storage/http.ts'
 import { HttpBody } from '../../src/storage/http-body.ts'
+import { listen } from '../support/listen.ts'
 
 const signal = new AbortController().signal
 
 async function serve(listener: RequestListener) {
-  const server = createServer(listener).listen(0, '127.0.0.1')
-  await once(server, 'listening')
+  const server = createServer(listener)
+  const { port } = await listen(server)
   const meter = makeMeter()
   const http = new HttpClient({ connections: 2 }, { proxies: {}, meter })
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
-  const origin = `http://127.0.0.1:${address.port}`
+  const origin = `http://127.0.0.1:${port}`
   const get = (path = '/', at = signal) => http.send({ method: 'GET', origin, path, headers: {} }, at)
   return {
     get,
@@ -153,13 +152,11 @@ test('a server that answers HEAD with a body, which it may not, is understood', 
   const server = createTcpServer(socket => {
     socket.on('error', () => undefined)
     socket.on('data', () => socket.write(`${text}${'body'.repeat(100)}`))
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
+  })
+  const { port } = await listen(server)
   const http = new HttpClient({ connections: 2 }, { proxies: {} })
   for (let at = 0; at < 20; at++) {
-    const request = { method: 'HEAD', origin: `http://127.0.0.1:${address.port}`, path: '/', headers: {} }
+    const request = { method: 'HEAD', origin: `http://127.0.0.1:${port}`, path: '/', headers: {} }
     const { status, body } = await http.send(request, signal)
     assert.equal(status, 200)
     assert.equal((await body.bytes()).length, 0)

@@ -3,11 +3,11 @@
 // For tests of what stands above the drivers, which need every request counted and answers held back. How well it plays S3
 // is the drivers' own tests' business, with real ones.
 
-import assert from 'node:assert/strict'
 import { hash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
 import type { StorageBlock } from '../../src/storage/registry.ts'
+import { listen } from '../support/listen.ts'
 
 export interface ObjectServer extends AsyncDisposable {
   /** Key to content; change it at will. */
@@ -48,11 +48,8 @@ export async function startObjectServer(files: Readonly<Record<string, string | 
     if (state.delayMs === 'held') held.add(answer)
     else setTimeout(answer, state.delayMs)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
-  const endpoint = `http://127.0.0.1:${address.port}`
+  const { port } = await listen(server)
+  const endpoint = `http://127.0.0.1:${port}`
 
   return {
     objects,

@@ -4,10 +4,11 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import test from 'node:test'
 import { openWritableStorage } from '../../src/storage/registry.ts'
 import { makeDirectory } from '../support/directory.ts'
+import { addressOf, listen } from '../support/listen.ts'
 import { needs } from '../support/requires.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { makeContext, readTree } from './support.ts'
@@ -41,10 +42,10 @@ async function startGateway(data: 'at the gateway' | 'elsewhere'): Promise<Gatew
     forward(asked, answer, new URL(asked.url ?? '', 'http://other').searchParams.get('to') ?? '')
   })
   const toOurs = (location: string) =>
-    `http://127.0.0.1:${portOf(data === 'elsewhere' ? other : gateway)}/data?to=${encodeURIComponent(location)}`
-  for (const server of [gateway, other]) await once(server.listen(0, '127.0.0.1'), 'listening')
+    `http://127.0.0.1:${addressOf(data === 'elsewhere' ? other : gateway).port}/data?to=${encodeURIComponent(location)}`
+  for (const server of [gateway, other]) await listen(server)
   return {
-    port: portOf(gateway),
+    port: addressOf(gateway).port,
     logins,
     async [Symbol.asyncDispose]() {
       for (const server of [gateway, other]) {
@@ -63,12 +64,6 @@ function forward(asked: IncomingMessage, answer: ServerResponse, url: string, ch
     said.pipe(answer)
   })
   asked.pipe(sent)
-}
-
-function portOf(server: Server): number {
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
-  return address.port
 }
 
 for (const data of ['at the gateway', 'elsewhere'] as const) {

@@ -1,8 +1,8 @@
 // A TCP proxy in front of a real server: delays what the server says, says something else, or cuts connections in the middle of it.
 
-import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
+import { listen } from './listen.ts'
 
 export interface TcpProxyOptions {
   readonly host: string
@@ -72,13 +72,10 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy>
     upstream.on('close', () => setTimeout(() => client.destroy(), options.delayMs ?? 0))
     client.on('close', () => upstream.destroy())
   })
-  server.listen(options.at ?? { host: '127.0.0.1', port: 0 })
-  await once(server, 'listening')
-  const address = server.address()
-  assert(address !== null && typeof address === 'object')
+  const { address, port } = await listen(server, options.at)
   return {
-    host: address.address,
-    port: address.port,
+    host: address,
+    port,
     get connections() {
       return seen.connections
     },
