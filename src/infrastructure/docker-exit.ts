@@ -94,6 +94,10 @@ export function explainStartFailure(message: string, command: string, image: str
   if (/port is already allocated|address already in use/i.test(message)) {
     return `${where}: a port that it publishes is taken on the engine's machine: ${text}`
   }
+  // Of the runtime below an engine that was killed before it had noted the start. It cannot end what it does not know.
+  if (/\bid already in use\b/i.test(message)) {
+    return `${where}: the engine was ended in the middle of starting it and has lost sight of it; what was started may still run on its machine: ${text}`
+  }
   return `${where}: ${text}`
 }
 

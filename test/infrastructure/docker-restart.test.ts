@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import type { AgentProcess, Stage } from '../agent/stage.ts'
 import { startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
@@ -55,6 +56,12 @@ test('with live-restore, runs go on under a restarted engine and end as they end
 })
 
 const whole = { ...needs('docker', 'root', 'prefect2'), timeout: 300_000 }
+/** And the engine has said so: one that is killed before has lost sight of what it has started. */
+async function untilStarted(stage: Stage, flowRunId: string, agent: AgentProcess): Promise<void> {
+  const isStarted = () => stage.starts(flowRunId) === 1 && agent.output.includes('flow run started')
+  await until(isStarted, { timeoutMs: 60_000, what: 'the start' })
+}
+
 const over = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'] as const
 
 test(
@@ -66,7 +73,7 @@ test(
     await using stage = await openDockerStage(server.apiUrl, engine.host)
     await using agent = startAgent(stage, {}, { DOCKER_HOST: engine.host })
     const run = await stage.run(await deployCommand(stage, 'echo said; sleep 300', { network_mode: 'none' }))
-    await until(() => stage.starts(run.id) === 1, { timeoutMs: 60_000 })
+    await untilStarted(stage, run.id, agent)
     await engine.do('kill')
     await engine.do('start')
     const began = performance.now()
@@ -96,7 +103,7 @@ test(
     await using agent = startAgent(stage, {}, { DOCKER_HOST: engine.host })
     const deployment = await deployCommand(stage, 'sleep 15', { network_mode: 'none' })
     const run = await stage.run(deployment)
-    await until(() => stage.starts(run.id) === 1, { timeoutMs: 60_000 })
+    await untilStarted(stage, run.id, agent)
     await engine.do('kill')
     await engine.do('start')
     assert.equal((await stage.readRun(run.id)).state_type, 'RUNNING', agent.output)
