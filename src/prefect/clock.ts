@@ -1,34 +1,56 @@
 // How far the server's clock is from ours, from the Date headers of its answers.
 //
-// Whether a run is due is the server's to say. A Date has whole seconds, so each answer gives only a range; ranges are
-// intersected until one contradicts the others (a clock was set), which starts anew.
+// Whether a run is due is the server's to say. A Date has whole seconds, and Prefect's server (uvicorn) renews its own by a
+// timer, which is late when the server is busy: a Date may be seconds old, but never ahead. So of the answers of the last
+// minute the one with the freshest Date is believed.
 
 /** Milliseconds: a Date is cut to the second, and Prefect's server renews its own once a second. */
 const STALENESS_MS = 2000
+/** Milliseconds. Answers are forgotten after one or two of these; so long a clock that was set back is not believed. */
+const PERIOD_MS = 30_000
+
+interface Range {
+  readonly low: number
+  readonly high: number
+}
+
+const UNKNOWN: Range = { low: Number.NEGATIVE_INFINITY, high: Number.NEGATIVE_INFINITY }
 
 export class ServerClock {
-  #low = Number.NEGATIVE_INFINITY
-  #high = Number.POSITIVE_INFINITY
+  #periodBegan = Number.NEGATIVE_INFINITY
+  #before = UNKNOWN
+  #current = UNKNOWN
 
   /** `sentAt` and `receivedAt` are local times around the answer, in milliseconds. */
   observe(date: string | undefined, sentAt: number, receivedAt: number): void {
     const server = date === undefined ? Number.NaN : Date.parse(date)
     if (Number.isNaN(server)) return
-    const low = server - receivedAt
-    const high = server + STALENESS_MS - sentAt
-    const isConsistent = low <= this.#high && high >= this.#low
-    this.#low = isConsistent ? Math.max(low, this.#low) : low
-    this.#high = isConsistent ? Math.min(high, this.#high) : high
+    this.#forget(receivedAt)
+    this.#current = freshest(this.#current, { low: server - receivedAt, high: server + STALENESS_MS - sentAt })
+  }
+
+  #forget(now: number): void {
+    const lasted = now - this.#periodBegan
+    // Negative when our own clock was set back.
+    if (lasted >= 0 && lasted < PERIOD_MS) return
+    this.#before = lasted >= 0 && lasted < 2 * PERIOD_MS ? this.#current : UNKNOWN
+    this.#current = UNKNOWN
+    this.#periodBegan = now
   }
 
   /** Milliseconds that the server is ahead of us; 0 while the two may well agree. */
   get offsetMs(): number {
-    if (this.#low > 0) return this.#low
-    if (this.#high < 0) return this.#high
+    const { low, high } = freshest(this.#before, this.#current)
+    if (low > 0) return low
+    if (high < 0 && high !== Number.NEGATIVE_INFINITY) return high
     return 0
   }
 
   now(): number {
     return Date.now() + this.offsetMs
   }
+}
+
+function freshest(one: Range, other: Range): Range {
+  return { low: Math.max(one.low, other.low), high: Math.max(one.high, other.high) }
 }

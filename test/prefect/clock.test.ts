@@ -49,11 +49,42 @@ test('an offset is found to within two seconds, and never on the wrong side', ()
   )
 })
 
-test('a clock that is set anew is followed', () => {
+test('a busy server, whose Date is old, is not taken for one that is behind', () => {
+  const answers = fc.array(
+    fc.record({ wait: fc.integer({ min: 0, max: 1000 }), age: fc.integer({ min: 0, max: 20_000 }) }),
+    {
+      maxLength: 25,
+    },
+  )
+  fc.assert(
+    fc.property(answers, fc.integer({ min: 0, max: 1e8 }), (seen, ahead) => {
+      const clock = new ServerClock()
+      let at = 1e9
+      observe(clock, { at, ahead })
+      for (const { wait, age } of seen) {
+        at += wait
+        observe(clock, { at, age, ahead })
+        if (Math.abs(clock.offsetMs - ahead) > 2000 || clock.offsetMs < 0) return false
+      }
+      return true
+    }),
+  )
+})
+
+test('a clock that is set forward is followed at once, one that is set back within a minute', () => {
   const clock = new ServerClock()
-  observe(clock, { at: 10_000, ahead: 60_000 })
-  observe(clock, { at: 20_000, ahead: 0 })
-  assert.equal(clock.offsetMs, 0)
-  observe(clock, { at: 30_000, ahead: -60_000 })
+  observe(clock, { at: 10_000, ahead: 0 })
+  observe(clock, { at: 11_000, ahead: 60_000 })
+  assert.ok(clock.offsetMs >= 58_000)
+  for (let at = 20_000; at <= 80_000; at += 10_000) observe(clock, { at, ahead: -60_000 })
   assert.ok(clock.offsetMs < -57_000)
+})
+
+test('our own clock may be set, too', () => {
+  const clock = new ServerClock()
+  observe(clock, { at: 1e9, ahead: 0 })
+  observe(clock, { at: 2e9, ahead: -1e9 })
+  assert.ok(Math.abs(clock.offsetMs + 1e9) <= 2000)
+  observe(clock, { at: 1e9, ahead: 0 })
+  assert.equal(clock.offsetMs, 0)
 })
