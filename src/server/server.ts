@@ -20,6 +20,8 @@ export interface ServerOptions {
   readonly logger: Logger
   /** Under which URL others reach it, when that is not its own address (a proxy); its host name is then served, too. */
   readonly publicUrl?: string | undefined
+  /** False: it only answers, and does nothing by itself (Prefect's `--no-services`). */
+  readonly services?: boolean | undefined
 }
 
 export interface RunningServer extends AsyncDisposable {
@@ -33,7 +35,7 @@ const LOOPBACK = ['localhost', '127.0.0.1', '[::1]']
 /** Starts the server and its services; they end when `signal` is aborted or the server is disposed of. */
 export async function startServer(options: ServerOptions, signal: AbortSignal): Promise<RunningServer> {
   signal.throwIfAborted()
-  const { databasePath, host = '127.0.0.1', logger, publicUrl } = options
+  const { databasePath, host = '127.0.0.1', logger, publicUrl, services = true } = options
   const database = new Database(databasePath)
   try {
     seedBlockTypes(database)
@@ -46,7 +48,7 @@ export async function startServer(options: ServerOptions, signal: AbortSignal): 
     await listen(server, host, options.port)
     const port = portOf(server)
     const scope = new Scope(signal)
-    scope.spawn(stopping => runServices(database, bell, logger, stopping))
+    if (services) scope.spawn(stopping => runServices(database, bell, logger, stopping))
     scope.spawn(stopping => closeWhenStopped(server, stopping))
     const closed = scope.join().finally(() => database[Symbol.dispose]())
     closed.catch(() => undefined) // whoever disposes of the server sees the failure

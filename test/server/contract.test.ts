@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
-import { startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { conversation } from './conversation.ts'
 import { converse, type Exchange } from './converse.ts'
 import { differences } from './differences.ts'
 import { startEmbedded } from './embedded.ts'
+import { startReference } from './reference.ts'
 
 async function readRecord(): Promise<readonly Exchange[]> {
   const exchanges: Exchange[] = JSON.parse(
@@ -25,7 +25,7 @@ function isSame(one: unknown, other: unknown): boolean {
 }
 
 test('the embedded server answers as Prefect 2.20.25 was recorded to answer', async t => {
-  await using server = await startEmbedded()
+  await using server = await startEmbedded({ services: false })
   const ours = await converse(server.apiUrl, conversation)
   const theirs = await readRecord()
   assert.deepEqual(
@@ -41,7 +41,7 @@ test('the embedded server answers as Prefect 2.20.25 was recorded to answer', as
 })
 
 test('Prefect 2.20.25 still answers as it was recorded', needs('prefect2'), async () => {
-  await using server = await startPrefectServer('prefect2')
+  await using server = await startReference()
   const theirs = await converse(server.apiUrl, conversation)
   const record = await readRecord()
   for (const [at, exchange] of theirs.entries()) assert.deepEqual(exchange, record[at], exchange.name)
