@@ -8,7 +8,7 @@ const MASK = '********'
 const secretName =
   /secret|passw|passphrase|^pass$|pwd|^acct$|token|key|credential|connection_string|signature|sas\b|auth|cookie|headers$/i
 
-/** The same with texts under telling names masked, and without passwords in addresses. */
+/** The same with texts and numbers under telling names masked, and without passwords in addresses and connection strings. */
 export function maskSecrets(data: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(data).map(([name, value]) => [name, mask(value, secretName.test(name))]))
 }
@@ -20,6 +20,16 @@ function mask(value: unknown, isSecret: boolean): unknown {
       Object.entries(value).map(([name, inner]) => [name, mask(inner, isSecret || secretName.test(name))]),
     )
   }
+  if (typeof value === 'number') return isSecret ? MASK : value
   if (typeof value !== 'string' || value === '') return value
-  return isSecret ? MASK : value.replace(/(:\/\/)[^/@\s]*@/g, `$1${MASK}@`)
+  return isSecret ? MASK : maskInText(value)
+}
+
+/** A login before the host, and what follows a telling name in a query (`?sig=…`) or a connection string (`;AccountKey=…`). */
+function maskInText(text: string): string {
+  return text
+    .replace(/(:\/\/)[^/@\s]*@/g, `$1${MASK}@`)
+    .replace(/(?<=^|[?&;])([^?&;=\s]+)=([^&;\s]+)/g, (pair, name: string) =>
+      name === 'sig' || secretName.test(name) ? `${name}=${MASK}` : pair,
+    )
 }

@@ -227,6 +227,10 @@ test('credentials in free tables and addresses are masked', () => {
     repository: `https://user:${secret}@host/x.git`,
     ssh: { username: 'u', passphrase: secret, acct: secret, bypass: 'local', pass_through: 'all' },
     http: { headers: { Cookie: secret, 'X-Custom': [secret] }, db_pwd: secret, pass: secret, cookies: { a: secret } },
+    smb: { password: 123_456, port: 445 },
+    container_url: `https://h/c?sv=2024&sig=${secret}%3D&se=1`,
+    text: `DefaultEndpointsProtocol=https;AccountName=n;AccountKey=${secret}==;BlobEndpoint=http://h/n`,
+    folder: 's3://b/day=1/key=2',
   }
   assert.deepEqual(maskSecrets(data), {
     basepath: 's3://b',
@@ -243,5 +247,9 @@ test('credentials in free tables and addresses are masked', () => {
       pass: '********',
       cookies: { a: '********' },
     },
+    smb: { password: '********', port: 445 },
+    container_url: 'https://h/c?sv=2024&sig=********&se=1',
+    text: 'DefaultEndpointsProtocol=https;AccountName=n;AccountKey=********;BlobEndpoint=http://h/n',
+    folder: 's3://b/day=1/key=2',
   })
 })
