@@ -333,9 +333,10 @@ test('what a killed process has left and something still writes to is no reason 
   // Ours, had we started just after the machine.
   const left = join(place.cacheDir, 'staging', `${ownName().split('-').with(3, '1').join('-')}-abcdef.0`)
   await mkdir(left)
-  const writer = spawn('sh', ['-c', 'i=0; while :; do mkdir -p "$1/d"; : >"$1/d/$i"; i=$((i+1)); done', 'sh', left], {
-    stdio: 'ignore',
-  })
+  // `true`, for a shell ends when what `:` writes to is gone.
+  const script = 'i=0; while :; do mkdir -p "$1/d"; true >"$1/d/$i"; i=$((i+1)); done'
+  const writer = spawn('sh', ['-c', script, 'sh', left], { stdio: 'ignore' })
+  const ended = once(writer, 'exit')
   try {
     for (let at = 0; at < 3; at++) {
       place.server.objects.set('a.py', Buffer.from(String(at)))
@@ -343,8 +344,8 @@ test('what a killed process has left and something still writes to is no reason 
     }
   } finally {
     writer.kill('SIGKILL')
-    await once(writer, 'exit')
   }
+  assert.deepEqual(await ended, [null, 'SIGKILL'], 'it wrote all the time')
 })
 
 test(
