@@ -43,8 +43,11 @@ const SETTINGS = {
   PREFECT_SERVER_UI_ENABLED: 'false',
 }
 
-/** With the database that scripts/prefect-environments has made, in which they are. */
-const HAS_BLOCK_TYPES = { PREFECT_API_BLOCKS_REGISTER_ON_START: 'false' }
+/** With the database that scripts/prefect-environments has made: its tables and block types are there. */
+const HAS_DATABASE = {
+  PREFECT_API_BLOCKS_REGISTER_ON_START: 'false',
+  PREFECT_API_DATABASE_MIGRATE_ON_START: 'false',
+}
 
 /** Names of environment variables: the socket of the nursery that `npm test` has started (setup.ts). */
 export const nurseryVariables = {
@@ -108,7 +111,7 @@ async function findNursery(
 }
 
 export function buildServerEnvironment(which: PrefectVersion): NodeJS.ProcessEnv {
-  return { ...cleanEnvironment(), ...SETTINGS, ...(existsSync(findFreshDatabase(which)) ? HAS_BLOCK_TYPES : {}) }
+  return { ...cleanEnvironment(), ...SETTINGS, ...(existsSync(findFreshDatabase(which)) ? HAS_DATABASE : {}) }
 }
 
 async function makeHome(which: PrefectVersion): Promise<string> {
