@@ -1,6 +1,7 @@
 // Where the lines of a run go: to the agent's own terminal or log with the run's name, and, for a plain command that has
 // nobody else to do it, to the Prefect API in batches.
 
+import { cutText } from '../cut-text.ts'
 import type { Logger } from '../logger.ts'
 import type { PrefectClient } from '../prefect/client.ts'
 import { Backlog, type Entry } from './backlog.ts'
@@ -86,9 +87,12 @@ export class OutputRelay {
       flow_run_id: flowRunId,
     }
     for (const line of lines) {
-      for (let from = 0; from === 0 || from < line.length; from += messageCharacters) {
-        this.#dropped += this.#waiting.add({ ...fields, message: line.slice(from, from + messageCharacters) })
-      }
+      let rest = line
+      do {
+        const message = cutText(rest, messageCharacters)
+        this.#dropped += this.#waiting.add({ ...fields, message })
+        rest = rest.slice(message.length)
+      } while (rest !== '')
     }
     if (this.#waiting.length > 0) this.#schedule(this.#waiting.cost >= batchCharacters ? 0 : batchIntervalMs)
   }

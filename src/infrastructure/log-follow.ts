@@ -5,6 +5,7 @@
 // apart and judges their trouble is its own.
 
 import type { Readable } from 'node:stream'
+import { cutText } from '../cut-text.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { OutputSink } from './infrastructure.ts'
@@ -20,7 +21,7 @@ export function tailOf(lines: readonly string[]): string[] {
 }
 
 function cutTailLine(line: string): string {
-  return line.length > longestTailLine ? `${line.slice(0, longestTailLine)}…` : line
+  return line.length > longestTailLine ? `${cutText(line, longestTailLine)}…` : line
 }
 
 /** Tells trouble of the receiver from trouble of the stream. */

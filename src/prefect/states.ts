@@ -48,7 +48,8 @@ export function buildState(type: StateType, { message, transitionId, name }: Sta
   return {
     type,
     name: name ?? type.charAt(0) + type.slice(1).toLowerCase(),
-    message: message ?? null,
+    // Half a surrogate pair, which an engine's answer may hold, makes the server refuse the whole state.
+    message: message?.toWellFormed() ?? null,
     state_details: { transition_id: transitionId ?? randomUUID() },
   }
 }

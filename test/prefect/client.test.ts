@@ -32,6 +32,12 @@ for (const which of ['prefect2', 'prefect3'] as const) {
     await t.test('a run goes from the queue through claim, release and crash', () => useRun(client))
     await t.test('a deployment keeps path, entrypoint, parameters and job variables', () => useDeployment(client))
     await t.test('a block document comes back with its secrets', () => useBlocks(client))
+    await t.test('a message with half a character in it is taken', async () => {
+      const { run } = await makeRun(client, 'emoji')
+      const crashed = buildState('CRASHED', { message: 'no \ud83d disk' })
+      const answer = await client.setFlowRunState(run.id, crashed, {}, never)
+      assert.deepEqual([answer.status, answer.state?.message], ['ACCEPT', 'no \ufffd disk'])
+    })
     await t.test('logs come back in order', () => useLogs(client))
     await t.test('what does not exist is undefined, a write to it is a final error', () => missEverything(client))
 
