@@ -8,6 +8,7 @@ import type { StorageContext } from './context.ts'
 import { type GcsLogin, type GetToken, openGcsLogin } from './gcs-login.ts'
 import { type GcsUpload, uploadResumably } from './gcs-upload.ts'
 import { HttpClient, type HttpRequest, type HttpResponse } from './http.ts'
+import { caFileOf } from './http-login.ts'
 import { refusal } from './http-refusal.ts'
 import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
@@ -125,7 +126,7 @@ class GcsFolder implements FileSource, Target {
     this.#folder = settings.base
     this.#partRule = partRule
     this.#origin = endpoint?.origin ?? 'https://storage.googleapis.com'
-    this.#http = new HttpClient({ connections }, context)
+    this.#http = new HttpClient({ connections, caFile: caFileOf(context) }, context)
     this.#getToken = openGcsLogin(settings.login, this.#http, context)
     this.place = `gs://${settings.bucket}/${settings.base}${endpoint ? ` at ${endpoint.origin}` : ''}`
     this.credentials = settings.login.kind
