@@ -8,6 +8,7 @@ import { dirname } from 'node:path/posix'
 import { sleep } from '../async/sleep.ts'
 import type { StorageContext } from './context.ts'
 import { EachOnce } from './each-once.ts'
+import { findFullDisk } from './free-space.ts'
 import { findFailure, quoteLocalPath, quotePath, SmbClient, type SmbShare, smbError } from './smb-client.ts'
 import { readListing } from './smb-listing.ts'
 import { ChangedError, type Content, type FileEntry, type Target, TransientError, type Upload } from './source.ts'
@@ -61,6 +62,8 @@ export class SmbTarget implements Target {
       if (arrived === size) break
       // As long as each connection brings something, it still gets there.
       if (arrived <= before) {
+        const full = await findFullDisk(dirname(local), (size ?? 0) - arrived)
+        if (full) throw full
         throw findFailure(got)
           ? smbError(`Reading "${path}"`, got)
           : new TransientError('smbclient broke off without a word')

@@ -8,6 +8,7 @@ import * as v from 'valibot'
 import { Scope } from '../async/scope.ts'
 import { readFields } from './block-fields.ts'
 import type { FetchLimits, StorageContext } from './context.ts'
+import { findFullDisk } from './free-space.ts'
 import { hashBytes } from './manifest.ts'
 import { joinBelow } from './paths.ts'
 import type { StorageBlock } from './registry.ts'
@@ -113,7 +114,8 @@ class SmbFolder implements TreeSource {
       const said = await this.#download(missing, to, signal)
       const { rest, bytes } = await findMissing(files, to)
       // A connection that is cut again and again still gets there as long as each try brings something.
-      if (rest.length > 0 && bytes >= before) throw said ?? new TransientError('smbclient broke off without a word')
+      if (rest.length > 0 && bytes >= before)
+        throw (await findFullDisk(to, bytes)) ?? said ?? new TransientError('smbclient broke off without a word')
       missing = rest
       before = bytes
     }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -194,4 +195,23 @@ test('a listing is read whatever blanks and bytes its names have, and a line tha
   )
   assert.throws(() => readListing('  evil\n', 'base'), /cannot be understood/)
   assert.throws(() => readListing('\\other\\sub\n', 'base'), /not below what was asked for/)
+})
+
+test('a disk of this machine that is full is this host’s trouble, not the run’s', needs('smb', 'root'), async () => {
+  await using place = await openPlace('flows', block)
+  await place.put('large.bin', randomBytes(3_000_000))
+  await using directory = await makeDirectory()
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', directory.path])
+  try {
+    const to = join(directory.path, 'to')
+    await mkdir(to)
+    const storage = await openStorage(place.block(), makeContext({ environment }))
+    await assert.rejects(storage.getDirectory(undefined, to, signal), {
+      name: 'StorageError',
+      blame: 'host',
+      message: /no space left on the disk/,
+    })
+  } finally {
+    execFileSync('umount', [directory.path])
+  }
 })
