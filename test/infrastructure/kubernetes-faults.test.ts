@@ -74,7 +74,8 @@ suite('between the agent and the API server', { concurrency: 4, timeout: 1_200_0
     const cutter = (async () => {
       while (!cutting.signal.aborted) {
         await delay(400)
-        stage.proxy.cutAll()
+        // Not all calls: on a busy machine some take longer than that, each time.
+        stage.proxy.cutWatches()
       }
     })()
     try {

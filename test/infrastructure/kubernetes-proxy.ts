@@ -40,12 +40,11 @@ export class KubernetesProxy implements AsyncDisposable {
   readonly #agent = new Agent({ keepAlive: true })
   readonly #rules: Rule[] = []
   readonly #sockets = new Set<Socket>()
+  readonly #watches = new Set<Socket>()
   readonly #late = new Set<Promise<void>>()
   readonly #server = createServer((incoming, outgoing) => void this.#serve(incoming, outgoing))
   /** `METHOD /path?query` of every call. */
   readonly calls: string[] = []
-  /** Watches that are open now. */
-  openWatches = 0
 
   static async start(): Promise<KubernetesProxy> {
     const config = new KubeConfig()
@@ -106,6 +105,10 @@ export class KubernetesProxy implements AsyncDisposable {
     return this.calls.filter(one => call.test(one)).length
   }
 
+  cutWatches(): void {
+    for (const socket of this.#watches) socket.destroy()
+  }
+
   cutAll(): void {
     for (const socket of this.#sockets) socket.destroy()
   }
@@ -160,10 +163,10 @@ export class KubernetesProxy implements AsyncDisposable {
       answer.pipe(outgoing)
       answer.once('error', () => outgoing.destroy())
     })
-    if (isWatch) this.openWatches += 1
+    if (isWatch) this.#watches.add(incoming.socket)
     passed.on('error', () => incoming.socket.destroy())
     outgoing.once('close', () => {
-      if (isWatch) this.openWatches -= 1
+      this.#watches.delete(incoming.socket)
       passed.destroy()
     })
     incoming.pipe(passed)
