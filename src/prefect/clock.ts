@@ -6,8 +6,10 @@
 
 /** Milliseconds: a Date is cut to the second, and Prefect's server renews its own once a second. */
 const STALENESS_MS = 2000
-/** Milliseconds. Answers are forgotten after one or two of these; so long a clock that was set back is not believed. */
+/** Milliseconds. Answers are forgotten after one or two of these. */
 const PERIOD_MS = 30_000
+/** Milliseconds. A Date that is older than that is no old one: the server's clock was set back. */
+const OLDEST_MS = 30_000
 
 interface Range {
   readonly low: number
@@ -25,8 +27,14 @@ export class ServerClock {
   observe(date: string | undefined, sentAt: number, receivedAt: number): void {
     const server = date === undefined ? Number.NaN : Date.parse(date)
     if (Number.isNaN(server)) return
+    const range = { low: server - receivedAt, high: server + STALENESS_MS - sentAt }
+    if (range.high < this.#known.low - OLDEST_MS) this.#periodBegan = Number.NEGATIVE_INFINITY
     this.#forget(receivedAt)
-    this.#current = freshest(this.#current, { low: server - receivedAt, high: server + STALENESS_MS - sentAt })
+    this.#current = freshest(this.#current, range)
+  }
+
+  get #known(): Range {
+    return freshest(this.#before, this.#current)
   }
 
   #forget(now: number): void {
@@ -40,7 +48,7 @@ export class ServerClock {
 
   /** Milliseconds that the server is ahead of us; 0 while the two may well agree. */
   get offsetMs(): number {
-    const { low, high } = freshest(this.#before, this.#current)
+    const { low, high } = this.#known
     if (low > 0) return low
     if (high < 0 && high !== Number.NEGATIVE_INFINITY) return high
     return 0
