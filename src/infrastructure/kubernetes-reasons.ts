@@ -1,7 +1,7 @@
 // Puts how a pod ended, or why it does not start, into words for the person who reads the run's final state. Pure.
 
 import { constants } from 'node:os'
-import { cutText } from '../cut-text.ts'
+import { shortenText } from '../cut-text.ts'
 import { type Condition, type ContainerStatus, mainContainer, type PodView } from './kubernetes-objects.ts'
 
 export interface PodEnd {
@@ -135,6 +135,5 @@ export function startFault(pod: PodView): StartFault | undefined {
 }
 
 function cut(message: string): string {
-  const line = message.trim().replace(/\s+/g, ' ')
-  return line.length > longestMessage ? `${cutText(line, longestMessage)}…` : line
+  return shortenText(message.trim().replace(/\s+/g, ' '), longestMessage)
 }

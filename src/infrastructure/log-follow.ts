@@ -5,7 +5,7 @@
 // apart and judges their trouble is its own.
 
 import type { Readable } from 'node:stream'
-import { cutText } from '../cut-text.ts'
+import { shortenText } from '../cut-text.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { OutputSink } from './infrastructure.ts'
@@ -17,11 +17,7 @@ const longestTailLine = 1_000
 
 /** The last of these lines, as they are kept for the exit. */
 export function tailOf(lines: readonly string[]): string[] {
-  return lines.slice(-tailLines).map(cutTailLine)
-}
-
-function cutTailLine(line: string): string {
-  return line.length > longestTailLine ? `${cutText(line, longestTailLine)}…` : line
+  return lines.slice(-tailLines).map(line => shortenText(line, longestTailLine))
 }
 
 /** Tells trouble of the receiver from trouble of the stream. */

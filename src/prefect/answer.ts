@@ -3,6 +3,7 @@
 // Told apart here: Prefect's own refusals, those of a proxy in between, and things that are no answer of Prefect's at all.
 
 import * as v from 'valibot'
+import { shortenText } from '../cut-text.ts'
 import { ApiError } from './errors.ts'
 import type { HttpAnswer } from './http.ts'
 import type { Asked } from './route.ts'
@@ -78,7 +79,7 @@ function readOwnError(answer: HttpAnswer): OwnError {
   const text = body.exception_message ?? body.detail
   const fields = body.exception_detail ?? body.detail
   const words = [typeof text === 'string' ? text : undefined, describeFields(fields)].filter(word => word !== undefined)
-  const detail = words.length > 0 ? cut(words.join(' '), 500) : undefined
+  const detail = words.length > 0 ? shortenText(words.join(' '), 500) : undefined
   const isUnknownPath = answer.status === 404 && body.detail === 'Not Found'
   return { detail, isPrefect: ('exception_message' in body || 'detail' in body) && !isUnknownPath }
 }
@@ -88,7 +89,7 @@ function describeFields(fields: unknown): string | undefined {
   if (!Array.isArray(fields)) return undefined
   const lines = (fields as unknown[]).filter(isObject).map(({ loc, msg }) => {
     const place = Array.isArray(loc) ? loc.filter(step => ['string', 'number'].includes(typeof step)).join('.') : ''
-    return `${place}: ${typeof msg === 'string' ? cut(msg, 120) : 'not accepted'}`
+    return `${place}: ${typeof msg === 'string' ? shortenText(msg, 120) : 'not accepted'}`
   })
   return lines.length > 0 ? lines.slice(0, 5).join('; ') : undefined
 }
@@ -114,7 +115,7 @@ function describeLocation(location: string | undefined): string {
 
 function describeForeign(answer: HttpAnswer): string {
   if (answer.body.trim() === '') return 'no body'
-  return `a body of type ${cut(answer.headers.get('content-type') ?? 'unknown', 60)}`
+  return `a body of type ${shortenText(answer.headers.get('content-type') ?? 'unknown', 60)}`
 }
 
 /** Seconds (also fractions) or an HTTP date, judged by the server's own Date when it sent one. */
@@ -134,7 +135,9 @@ function readJson(answer: HttpAnswer, asked: Asked): unknown {
   } catch {
     const encoding = answer.headers.get('content-encoding')
     const what =
-      encoding && encoding !== 'identity' ? `${cut(encoding, 20)}-coded, though not asked for` : describeForeign(answer)
+      encoding && encoding !== 'identity'
+        ? `${shortenText(encoding, 20)}-coded, though not asked for`
+        : describeForeign(answer)
     throw malformed(answer, asked, `expected JSON, got ${what}`)
   }
 }
@@ -168,8 +171,4 @@ function kindOf(value: unknown): string {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function cut(text: string, length: number): string {
-  return text.length > length ? `${text.slice(0, length)}…` : text
 }

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import * as v from 'valibot'
 import { OutputRelay } from '../../src/agent/output.ts'
 import { newRecord } from '../../src/agent/record.ts'
 import { Turns } from '../../src/agent/turns.ts'
@@ -34,6 +35,8 @@ async function openRelay() {
     },
   }
 }
+
+const Messages = v.array(v.object({ message: v.string() }))
 
 function bodiesOf(api: ChaosProxy): string[] {
   return api.requests.filter(({ route }) => route === logs).map(({ body }) => body)
@@ -88,4 +91,16 @@ test('a line costs no more when many wait', async () => {
   const from = performance.now()
   for (let line = 0; line < 5_000; line++) output.write(['left 1'])
   assert.ok(performance.now() - from < 3_000, 'moving all of them each time takes two milliseconds a line')
+})
+
+test('a line that is too long for one message goes in several, whole, and no character is cut in two', async () => {
+  await using stage = await openRelay()
+  const line = `${'a'.repeat(23_999)}${'🙂'.repeat(24_000)}b`
+  stage.output.write([line, ''])
+  await stage.relay.flush()
+  const sent = bodiesOf(stage.api).flatMap(body => v.parse(Messages, JSON.parse(body)))
+  const messages = sent.map(({ message }) => message)
+  assert.equal(messages.join(''), line)
+  assert.equal(messages.at(-1), '')
+  for (const message of messages) assert.ok(message.isWellFormed() && message.length <= 24_000)
 })
