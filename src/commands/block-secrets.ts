@@ -29,7 +29,7 @@ function mask(value: unknown, isSecret: boolean): unknown {
 function maskInText(text: string): string {
   return text
     .replace(/(:\/\/)[^/@\s]*@/g, `$1${MASK}@`)
-    .replace(/(?<=^|[?&;])([^?&;=\s]+)=([^&;\s]+)/g, (pair, name: string) =>
+    .replace(/(?<=^|[?&;\n])([^?&;=/\n]+)=([^&;\n]+)/g, (pair, name: string) =>
       name === 'sig' || secretName.test(name) ? `${name}=${MASK}` : pair,
     )
 }

@@ -230,7 +230,8 @@ test('credentials in free tables and addresses are masked', () => {
     smb: { password: 123_456, port: 445 },
     container_url: `https://h/c?sv=2024&sig=${secret}%3D&se=1`,
     text: `DefaultEndpointsProtocol=https;AccountName=n;AccountKey=${secret}==;BlobEndpoint=http://h/n`,
-    folder: 's3://b/day=1/key=2',
+    spaced: `Server=h; Password=my ${secret};Port=1`,
+    folder: 's3://tokens/day=1/key=2',
   }
   assert.deepEqual(maskSecrets(data), {
     basepath: 's3://b',
@@ -250,6 +251,7 @@ test('credentials in free tables and addresses are masked', () => {
     smb: { password: '********', port: 445 },
     container_url: 'https://h/c?sv=2024&sig=********&se=1',
     text: 'DefaultEndpointsProtocol=https;AccountName=n;AccountKey=********;BlobEndpoint=http://h/n',
-    folder: 's3://b/day=1/key=2',
+    spaced: 'Server=h; Password=********;Port=1',
+    folder: 's3://tokens/day=1/key=2',
   })
 })
