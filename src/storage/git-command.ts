@@ -59,7 +59,7 @@ export class Git {
     const sentence = `git ${words.find(word => !word.startsWith('-')) ?? ''} failed${refused} (${said})`
     // What a server says must neither send us anywhere nor empty the cache.
     const own = errors.replaceAll(/^remote:.*$/gm, '')
-    const full = findFullDisk(own)
+    const full = readFullDisk(own)
     if (full) return new StorageError(sentence, { blame: 'host', cause: full })
     const endpoint = findUnreached(own)
     const cause = endpoint && (await findNetworkError(endpoint, signal))
@@ -111,7 +111,7 @@ function findUnreached(own: string): Endpoint | undefined {
 }
 
 /** The error that git has met and put into words, with its code. */
-function findFullDisk(own: string): Error | undefined {
+function readFullDisk(own: string): Error | undefined {
   const words = /: (No space left on device|Disk quota exceeded)$/m.exec(own)?.[1]
   if (words === undefined) return undefined
   return Object.assign(new Error(words), { code: words.startsWith('Disk') ? 'EDQUOT' : 'ENOSPC' })
