@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -11,6 +11,7 @@ import type { FlowRun } from '../../src/prefect/types.ts'
 import { type ChaosProxy, type Fault, startChaosProxy } from '../support/chaos-proxy.ts'
 import { type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
+import { mountSmallDisk } from '../support/small-disk.ts'
 import { until } from '../support/until.ts'
 import { type AgentProcess, never, openStage, type Stage } from './stage.ts'
 
@@ -241,7 +242,7 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     needs('root'),
     async () => {
       await using stage = await openStage(server.apiUrl)
-      await using disk = mountSmallDisk(stage, 8)
+      await using disk = await mountSmallDisk(8 * 1024)
       const long = await stage.run(await stage.deployCommand({ script: 'sleep 6' }))
       await using agent = stage.startAgent({ stateDirectory: join(disk.path, 'state') })
       await until(() => stage.starts(long.id) === 1)
@@ -260,7 +261,7 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
   test('starts all runs whose claims were under way when the disk became full', needs('root'), async () => {
     await using proxy = await startChaosProxy(server.apiUrl)
     await using stage = await openStage(server.apiUrl)
-    await using disk = mountSmallDisk(stage, 4)
+    await using disk = await mountSmallDisk(4 * 1024)
     const deployment = await stage.deployCommand({ script: 'true' })
     const runs = [await stage.run(deployment), await stage.run(deployment), await stage.run(deployment)]
     const full = Promise.withResolvers<void>()
@@ -323,22 +324,6 @@ async function patch(url: string, body: unknown): Promise<void> {
     body: JSON.stringify(body),
   })
   assert.equal(answer.status, 204)
-}
-
-/** A file system of its own with so many MiB, gone at the end. */
-function mountSmallDisk(stage: Stage, megabytes: number): AsyncDisposable & { readonly path: string } {
-  const path = join(stage.directory, 'disk')
-  mkdirSync(path)
-  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', path])
-  return {
-    path,
-    async [Symbol.asyncDispose]() {
-      await until(() => {
-        execFileSync('umount', [path], { stdio: 'ignore' })
-        return true
-      })
-    },
-  }
 }
 
 function fill(path: string, name = 'filler'): void {

@@ -1,55 +1,38 @@
 // A full disk cuts output; it fails no run that lives, and a run that cannot be started is given back.
 
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
-import { promisify } from 'node:util'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
-import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
+import { mountSmallDisk } from '../support/small-disk.ts'
 import { until } from '../support/until.ts'
 import { ignoreOutput, makeSpec, unstopped } from './contract.ts'
 import { leakMark, makeProcessSubject } from './process-subject.ts'
 
-const run = promisify(execFile)
+const ballastOf = (disk: string): string => join(disk, 'ballast')
 
-/** A disk of 512 KiB. */
-async function mountSmallDisk() {
-  const directory = await makeDirectory()
-  await run('mount', ['-t', 'tmpfs', '-o', 'size=512k,mode=700', 'rigel-test', directory.path])
-  return {
-    path: directory.path,
-    fill: (): Promise<void> => fill(join(directory.path, 'ballast')),
-    free: (): Promise<void> => rm(join(directory.path, 'ballast'), { force: true }),
-    [Symbol.asyncDispose]: async () => {
-      await run('umount', ['--lazy', directory.path])
-      await directory[Symbol.asyncDispose]()
-    },
-  }
-}
-
-async function fill(path: string): Promise<void> {
-  await assert.rejects(writeFile(path, Buffer.alloc(1024 * 1024, 1)), { code: 'ENOSPC' })
+async function fill(disk: string): Promise<void> {
+  await assert.rejects(writeFile(ballastOf(disk), Buffer.alloc(1024 * 1024, 1)), { code: 'ENOSPC' })
 }
 
 test(
   'a run that cannot be started for want of disk blames the host, and starts when there is room',
   needs('root'),
   async () => {
-    await using disk = await mountSmallDisk()
+    await using disk = await mountSmallDisk(512)
     await using subject = await makeProcessSubject({ runsDirectory: join(disk.path, 'runs') })
     const spec = makeSpec(subject, 'exit 0', { env: leakMark, files: { big: 'x'.repeat(1000) } })
     await subject.prepare(spec.flowRunId)
-    await disk.fill()
+    await fill(disk.path)
     await assert.rejects(
       subject.infrastructure.submit(spec, unstopped),
       (error: unknown) =>
         error instanceof InfrastructureError && error.blame === 'host' && /ENOSPC/.test(error.message),
     )
     assert.equal(await subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
-    await disk.free()
+    await rm(ballastOf(disk.path))
     const handle = await subject.infrastructure.submit(spec, unstopped)
     const exit = await subject.infrastructure.wait(handle, ignoreOutput, unstopped)
     assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
@@ -57,7 +40,7 @@ test(
 )
 
 test('a run that ends while the disk is full is told with its code', needs('root'), async () => {
-  await using disk = await mountSmallDisk()
+  await using disk = await mountSmallDisk(512)
   await using subject = await makeProcessSubject({ runsDirectory: join(disk.path, 'runs') })
   const spec = makeSpec(subject, 'echo ready; while [ ! -e "$GO" ]; do sleep 0.05; done; exit 11', {
     env: { ...leakMark, GO: `${disk.path}.go` },
@@ -67,7 +50,7 @@ test('a run that ends while the disk is full is told with its code', needs('root
   const lines: string[] = []
   const waiting = subject.infrastructure.wait(handle, more => void lines.push(...more), unstopped)
   await until(() => lines.includes('ready'))
-  await disk.fill()
+  await fill(disk.path)
   await writeFile(`${disk.path}.go`, '')
   const exit = await waiting
   await rm(`${disk.path}.go`)

@@ -16,6 +16,7 @@ import type { StorageError } from '../../src/storage/storage.ts'
 import { runTreeJob } from '../../src/storage/tree-thread.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
+import { mountSmallDisk } from '../support/small-disk.ts'
 import { type CachePlace, makeFiles, openCachePlace } from './cache-place.ts'
 import type { FetchOrder } from './fetch-main.ts'
 import { makeContext } from './support.ts'
@@ -188,23 +189,6 @@ test('a process that waits for one that is killed takes over, and many that wait
     [0, 0, 20],
   )
 })
-
-/** A file system of its own, so small that it fills up. */
-async function mountSmallDisk(sizeKiB: number, inodes = 0) {
-  const directory = await makeDirectory()
-  const mount = (...options: readonly string[]) =>
-    execFileSync('mount', ['-t', 'tmpfs', '-o', options.join(), 'tmpfs', directory.path])
-  mount(`size=${sizeKiB}k`, 'mode=700', `nr_inodes=${inodes}`)
-  return {
-    path: directory.path,
-    /** As when somebody has tidied up. */
-    makeRoom: () => mount('remount', 'size=100m', 'nr_inodes=1000'),
-    async [Symbol.asyncDispose]() {
-      execFileSync('umount', [directory.path])
-      await directory[Symbol.asyncDispose]()
-    },
-  }
-}
 
 test('a cache whose disk is full makes room', needs('root'), async () => {
   await using place = await openCachePlace({ '1/large': '1'.repeat(600_000), '2/large': '2'.repeat(600_000) })

@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import test from 'node:test'
-import { openStorage, type StorageBlock } from '../../src/storage/registry.ts'
+import { openStorage, openWritableStorage, type StorageBlock } from '../../src/storage/registry.ts'
 import { readListing } from '../../src/storage/smb-listing.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
 import { run } from '../support/run.ts'
+import { mountSmallDisk } from '../support/small-disk.ts'
 import { storageServer } from '../support/storage-servers.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { makeTar } from './archives.ts'
@@ -200,18 +201,18 @@ test('a listing is read whatever blanks and bytes its names have, and a line tha
 test('a disk of this machine that is full is this host’s trouble, not the run’s', needs('smb', 'root'), async () => {
   await using place = await openPlace('flows', block)
   await place.put('large.bin', randomBytes(3_000_000))
-  await using directory = await makeDirectory()
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', directory.path])
+  await using disk = await mountSmallDisk(1024)
+  const to = join(disk.path, 'to')
+  await mkdir(to)
+  const full = { name: 'StorageError', blame: 'host', message: /no space left on the disk/ }
+  const storage = await openWritableStorage(place.block(), makeContext({ environment }))
+  await assert.rejects(storage.getDirectory(undefined, to, signal), full)
+  // What is read alone lies in the temporary folder on its way.
+  const usual = tmpdir()
+  process.env.TMPDIR = disk.path
   try {
-    const to = join(directory.path, 'to')
-    await mkdir(to)
-    const storage = await openStorage(place.block(), makeContext({ environment }))
-    await assert.rejects(storage.getDirectory(undefined, to, signal), {
-      name: 'StorageError',
-      blame: 'host',
-      message: /no space left on the disk/,
-    })
+    await assert.rejects(storage.readPath('large.bin', signal), full)
   } finally {
-    execFileSync('umount', [directory.path])
+    process.env.TMPDIR = usual
   }
 })
