@@ -177,7 +177,7 @@ export class Api implements AsyncDisposable {
   #noteAnswer(answer: HttpAnswer): void {
     this.#clock.observe(answer.headers.get('date'), answer.sentAt, answer.receivedAt)
     const offset = this.#clock.offsetMs
-    if (Math.abs(offset) > CLOCK_WARNING_MS && !this.#hasWarnedOfClock) {
+    if (Math.abs(offset) > CLOCK_WARNING_MS && this.#clock.isCertain && !this.#hasWarnedOfClock) {
       this.#hasWarnedOfClock = true
       this.#options.logger.warn(
         { server_ahead_s: Math.round(offset / 1000) },

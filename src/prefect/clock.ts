@@ -54,6 +54,14 @@ export class ServerClock {
     return 0
   }
 
+  /**
+   * False for a server that seems to be behind by no more than a Date can be old, until that has held for a whole period:
+   * one that has just been started on a busy machine may have sent nothing but old ones yet.
+   */
+  get isCertain(): boolean {
+    return this.#known.low > 0 || this.#known.high < -OLDEST_MS || this.#before !== UNKNOWN
+  }
+
   now(): number {
     return Date.now() + this.offsetMs
   }

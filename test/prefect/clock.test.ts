@@ -71,6 +71,24 @@ test('a busy server, whose Date is old, is not taken for one that is behind', ()
   )
 })
 
+test('a server that seems to be behind by what a Date can be old is so for certain when a whole period has said it', () => {
+  const clock = new ServerClock()
+  const isCertainAt: boolean[] = []
+  for (let at = 0; at <= 40_000; at += 10_000) {
+    observe(clock, { at, ahead: -10_000 })
+    isCertainAt.push(clock.isCertain)
+  }
+  assert.deepEqual(isCertainAt, [false, false, false, true, true])
+})
+
+test('a server that is ahead, or further behind than any Date is old, is so for certain at once', () => {
+  for (const ahead of [3000, 3_600_000, -40_000, -3_600_000]) {
+    const clock = new ServerClock()
+    observe(clock, { at: 1e9, ahead })
+    assert.equal(clock.isCertain, true, String(ahead))
+  }
+})
+
 test('a clock that is set anew is followed', () => {
   const clock = new ServerClock()
   observe(clock, { at: 10_000, ahead: 60_000 })
