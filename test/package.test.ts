@@ -9,6 +9,8 @@ import { makeDirectory } from './support/directory.ts'
 import { run } from './support/run.ts'
 
 const root = join(import.meta.dirname, '..')
+/** What takes half a minute alone, and much longer where all cores are busy. */
+const timeoutMs = 600_000
 
 async function list(folder: string): Promise<readonly string[]> {
   return (await readdir(folder, { recursive: true })).sort()
@@ -23,11 +25,15 @@ test('the packed package, installed in an empty folder, is a command that runs',
   const home = join(directory.path, 'home')
   const env = { ...process.env, HOME: home, npm_config_ignore_scripts: 'false' }
 
-  const packed = await run('npm', ['pack', '--silent', '--pack-destination', directory.path], { cwd: root, env })
+  const packed = await run('npm', ['pack', '--silent', '--pack-destination', directory.path], {
+    cwd: root,
+    env,
+    timeoutMs,
+  })
   assert.equal(packed.code, 0, packed.stdout + packed.stderr)
   const tarball = join(directory.path, packed.stdout.trim().split('\n').at(-1) ?? '')
   const options = ['--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']
-  const installed = await run('npm', ['install', ...options, '--prefix', directory.path, tarball], { env })
+  const installed = await run('npm', ['install', ...options, '--prefix', directory.path, tarball], { env, timeoutMs })
   assert.equal(installed.code, 0, installed.stderr)
   const rigel = join(directory.path, 'node_modules', '.bin', 'rigel')
   const own = { PATH: `${join(process.execPath, '..')}:/usr/bin:/bin`, HOME: home }
