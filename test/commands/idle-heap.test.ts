@@ -13,7 +13,7 @@ test('what a burst has left in memory is given back once the program is idle, th
   await using scope = new Scope()
   scope.spawn(signal => collectWhenIdle(50, signal))
   // An ordinary collection frees the objects and keeps their pages.
-  const options = { timeoutMs: 5_000, what: `less than ${before} bytes of heap for nothing` }
+  const options = { what: `less than ${before} bytes of heap for nothing` }
   await until(() => emptyBytes() < 5 * mebibyte, options)
   assert.equal(survivors.length, 1000)
 })

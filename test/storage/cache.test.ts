@@ -89,8 +89,10 @@ test('nothing is to be seen of a download before it is whole, and nothing is lef
   assert.equal((await place.list('staging')).length, 1)
   controller.abort(new Error('given up'))
   await assert.rejects(fetching, /given up/)
-  await until(async () => (await place.list('staging')).length === 0)
-  await place.assertNothingHalfDone()
+  await until(async () => {
+    await place.assertNothingHalfDone()
+    return true
+  })
   place.server.release()
   assert.deepEqual((await place.fetch()).tree, { 'a.py': 'a', 'b.py': 'b', large })
 })
@@ -142,23 +144,27 @@ test('a workspace of thousands of files is made beside the event loop, not on it
   const to = await place.makeTarget()
   const ended = new AbortController()
   const watching = watchEventLoop(ended.signal)
-  const started = performance.now()
+  const before = process.cpuUsage()
   const { meter } = await place.fetch({ to })
-  const took = performance.now() - started
+  const took = sum(process.cpuUsage(before))
   ended.abort()
   const longest = await watching
   assert.equal(meter.fromCache, true)
-  assert.ok(longest < took / 3, `the event loop stood still for ${longest} of ${took} ms`)
+  assert.ok(longest < took / 3, `the event loop was busy for ${longest} of ${took} µs at a stretch`)
 })
 
-/** The longest that a timer of 1 ms had to wait, in milliseconds. */
+/** The longest that a timer of 1 ms had to wait, in time of the processor: this machine may stand still. */
 async function watchEventLoop(signal: AbortSignal): Promise<number> {
   let longest = 0
-  for (let last = performance.now(); !signal.aborted; last = performance.now()) {
+  for (let last = process.threadCpuUsage(); !signal.aborted; last = process.threadCpuUsage()) {
     await delay(1)
-    longest = Math.max(longest, performance.now() - last)
+    longest = Math.max(longest, sum(process.threadCpuUsage(last)))
   }
   return longest
+}
+
+function sum({ user, system }: NodeJS.CpuUsage): number {
+  return user + system
 }
 
 test('what was used least recently goes first when the cache is larger than its limit', async () => {

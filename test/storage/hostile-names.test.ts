@@ -16,6 +16,8 @@ import { storageServer } from '../support/storage-servers.ts'
 import { makeDataFolder } from './data-folder.ts'
 import { makeContext, readTree, type Tree } from './support.ts'
 
+/** What waits for ever is given up. */
+const timeoutMs = 120_000
 const environment = { PATH: process.env.PATH ?? '' }
 
 interface Place extends AsyncDisposable {
@@ -55,7 +57,7 @@ const trace = `rigel-was-here-${process.pid}`
 async function fetchFrom(place: Place, from?: string): Promise<Tree> {
   await using directory = await makeDirectory()
   const to = join(directory.path, 'to')
-  const signal = AbortSignal.timeout(30_000)
+  const signal = AbortSignal.timeout(timeoutMs)
   await mkdir(to)
   try {
     await (await openStorage(place.block, makeContext({ environment }))).getDirectory(from, to, signal)
@@ -250,7 +252,7 @@ for (const server of ['sftp', 'smb'] as const) {
     await using directory = await makeDirectory()
     for (const name of strange) await writeFile(join(directory.path, name), name)
     const storage = await openWritableStorage(place.block, makeContext({ environment }))
-    await storage.putDirectory(directory.path, undefined, undefined, AbortSignal.timeout(30_000))
+    await storage.putDirectory(directory.path, undefined, undefined, AbortSignal.timeout(timeoutMs))
     assert.deepEqual((await readdir(place.flows)).toSorted(), (await readdir(directory.path)).toSorted())
     assert.deepEqual(await fetchFrom(place), await readTree(directory.path))
   })
