@@ -25,6 +25,7 @@ export async function watchRun(
   let shown: string | null | undefined
   let endedAt: number | undefined
   for (;;) {
+    const askedAt = performance.now()
     const { run, lines } = await ask(async (client, signal) => ({
       run: await client.readFlowRun(id, signal),
       lines: await logs.readNew(client, signal),
@@ -34,7 +35,8 @@ export async function watchRun(
     if (run.state_name !== shown) context.stderr.write(`${describeState(run)}\n`)
     shown = run.state_name
     if (!isTerminal(run.state_type)) endedAt = undefined
-    else if (endedAt !== undefined && performance.now() - endedAt > LAST_LINES_MS) return finish(context, run)
+    // What came while the answer was on its way is not in it.
+    else if (endedAt !== undefined && askedAt - endedAt > LAST_LINES_MS) return finish(context, run)
     else endedAt ??= performance.now()
     await sleep(EVERY_MS, stopping)
     stopping.throwIfAborted()

@@ -7,8 +7,10 @@ import { describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as v from 'valibot'
 import { buildState } from '../../src/prefect/states.ts'
+import { startChaosProxy } from '../support/chaos-proxy.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
 import { type CliOptions, type Ended, openServer, runCli, startCli, type TestServer } from './support.ts'
 
 const servers = [
@@ -232,12 +234,13 @@ const stories: Readonly<Record<string, (server: TestServer) => Promise<void>>> =
   },
 
   'a watched run shows its states and each log line once, and only Completed gives exit code 0': async server => {
-    for (const [end, expected] of [
-      ['COMPLETED', 0],
-      ['FAILED', 1],
+    for (const [end, expected, slowMs] of [
+      ['COMPLETED', 0, 0],
+      ['FAILED', 1, 3000],
     ] as const) {
+      await using proxy = await startChaosProxy(server.apiUrl)
       const started = startCli(['deployment', 'run', 'etl/again', '--watch'], {
-        env: { PREFECT_API_URL: server.apiUrl },
+        env: { PREFECT_API_URL: proxy.apiUrl },
       })
       const id = /\(([0-9a-f-]{36})\)/.exec(await started.saw(/created flow run .*\n/))?.[1] ?? ''
       const log = async (message: string) => {
@@ -249,14 +252,27 @@ const stories: Readonly<Record<string, (server: TestServer) => Promise<void>>> =
       await log('one')
       await started.saw(/is Running[\s\S]*\| one|\| one[\s\S]*is Running/)
       await log('two')
+      // The look that finds the end waits until that is there, those for lines after it until there is one more.
+      const [looks, forLines] = ['GET /flow_runs/{id}', 'POST /logs/filter'] as const
+      const [over, late] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+      proxy.spoil({ route: looks }, { kind: 'hold', until: over.promise })
+      const before = proxy.count(looks)
+      await until(() => proxy.count(looks) > before)
       await server.client.setFlowRunState(id, buildState(end, { message: 'so it ends' }), {}, forever)
+      proxy.spoil({ route: forLines, times: 1 }, { kind: 'delay', ms: 0 })
+      proxy.spoil({ route: forLines }, { kind: 'hold', until: late.promise })
+      const overAt = performance.now()
+      over.resolve()
       await started.saw(/so it ends/)
-      // An engine sends its last lines up to 2 s after its last state.
-      await delay(2000)
+      await delay(slowMs)
       await log('late')
+      late.resolve()
       const { code, stdout, stderr } = await started.ended
       assert.equal(code, expected, stderr)
       assert.deepEqual(stdout.match(/\| .*$/gm), ['| one', '| two', '| late'])
+      // An engine sends its last lines up to 2 s after its last state.
+      const lastAt = proxy.requests.findLast(({ route }) => route === forLines)?.at ?? 0
+      assert.ok(lastAt - overAt > 2000, `it looked for lines for ${lastAt - overAt} ms`)
     }
   },
 

@@ -53,6 +53,8 @@ export interface SeenRequest {
   readonly body: string
   /** The same for all requests of one connection. */
   readonly connection: string
+  /** When it had arrived, on the clock of `performance.now()`. */
+  readonly at: number
 }
 
 export interface ChaosProxy extends AsyncDisposable {
@@ -199,6 +201,7 @@ async function readRequest(incoming: IncomingMessage, base: string): Promise<See
     headers,
     body: await text(incoming),
     connection,
+    at: performance.now(),
   }
 }
 
