@@ -20,6 +20,12 @@ export interface S3Access {
 
 const defaultRegion = 'us-east-1'
 
+/**
+ * For the credential chain, to which the client hands its settings: how long a container's or an instance's role may take to
+ * be told. Its own second is soon over on a busy machine.
+ */
+const patience = { timeout: 5000 }
+
 /** For people: the kind of credentials. */
 export function credentialsKind(settings: S3Settings): string {
   if (settings.anonymous) return 'anonymous'
@@ -74,6 +80,7 @@ async function openSdk({ profile, region }: S3Settings, { no, ...proxies }: Prox
   const proxy = chooseProxy(new URL('https://amazonaws.com'), proxies)
   const httpsAgent = new Agent({ proxyEnv: { HTTPS_PROXY: proxy, NO_PROXY: no } })
   const client = new S3Client({
+    ...patience,
     ...(profile ? { profile } : {}),
     ...(region ? { region } : {}),
     requestHandler: { httpsAgent },

@@ -48,13 +48,14 @@ async function assumeRole(endpoint: string, id: string, secret: string): Promise
   return { id: read('AccessKeyId'), secret: read('SecretAccessKey'), token: read('SessionToken') }
 }
 
-/** What Amazon's machines have beside them: it gives keys to whoever asks, as its documentation says. */
+/** What Amazon's machines have beside them: it gives keys to whoever asks, as its documentation says. It is a busy one. */
 async function startRoleServer({ id, secret, token }: Keys) {
   const Expiration = new Date(Date.now() + 3_600_000).toISOString()
   const role = JSON.stringify({ Code: 'Success', AccessKeyId: id, SecretAccessKey: secret, Token: token, Expiration })
   const server = createServer((request, answer) => {
-    if (request.method === 'PUT') answer.end('a token of this instance')
-    else answer.end(request.url?.endsWith('/security-credentials/') ? 'worker' : role)
+    const said = request.url?.endsWith('/security-credentials/') ? 'worker' : role
+    // After more than the second that Amazon's SDK gives it by itself.
+    setTimeout(() => answer.end(request.method === 'PUT' ? 'a token of this instance' : said), 1200)
   })
   const { port } = await listen(server)
   return {
