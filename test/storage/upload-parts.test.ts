@@ -31,10 +31,10 @@ function storageAt(remote: Remote) {
 }
 
 /** A bucket behind a proxy that may cut, with a local folder that holds the large file. */
-async function openBench(cutRequest?: TcpProxyOptions['cutRequest']) {
+async function openBench(options: Pick<TcpProxyOptions, 'cutRequest' | 'holdRequest'> = {}) {
   const bucket = await makeBucket('s3')
   const { hostname: host, port } = new URL(bucket.endpoint)
-  const proxy = await startTcpProxy({ host, port: Number(port), ...(cutRequest ? { cutRequest } : {}) })
+  const proxy = await startTcpProxy({ host, port: Number(port), ...options })
   const directory = await makeDirectory()
   await mkdir(join(directory.path, 'from'))
   await writeFile(join(directory.path, 'from/large.bin'), content)
@@ -89,9 +89,11 @@ test('S3: a large file goes up in parts and is one object, byte for byte', needs
 test('S3: after a cut in the middle of a part only that part is sent again', needs('s3'), async () => {
   let sent = 0
   let cuts = 0
-  await using bench = await openBench(({ bytesBefore, length }) => {
-    sent += length
-    return bytesBefore > 3 * MiB && cuts++ < 2
+  await using bench = await openBench({
+    cutRequest({ bytesBefore, length }) {
+      sent += length
+      return bytesBefore > 3 * MiB && cuts++ < 2
+    },
   })
   await bench.storage.putDirectory(bench.from, undefined, undefined, signal)
   assert.ok(content.equals(await bench.read()))
@@ -101,7 +103,7 @@ test('S3: after a cut in the middle of a part only that part is sent again', nee
 })
 
 test('S3: an upload that fails for good leaves the old object and no parts', needs('s3'), async () => {
-  await using bench = await openBench(({ bytesBefore }) => bytesBefore > 3 * MiB)
+  await using bench = await openBench({ cutRequest: ({ bytesBefore }) => bytesBefore > 3 * MiB })
   await bench.put('old')
   await assert.rejects(bench.storage.putDirectory(bench.from, undefined, undefined, signal), {
     name: 'StorageError',
@@ -114,12 +116,16 @@ test('S3: an upload that fails for good leaves the old object and no parts', nee
 test('S3: an upload that is stopped leaves the old object and no parts', needs('s3'), async () => {
   const controller = new AbortController()
   let unfinished: Promise<number> | undefined
-  await using bench = await openBench(({ bytesBefore }) => {
-    if (bytesBefore > 2 * MiB) {
-      unfinished ??= bench.unfinished()
-      void unfinished.then(() => controller.abort(new Error('stopped')))
-    }
-    return false
+  await using bench = await openBench({
+    cutRequest({ bytesBefore }) {
+      if (bytesBefore > 2 * MiB && !unfinished) {
+        unfinished = bench.unfinished()
+        void unfinished.then(() => controller.abort(new Error('stopped')))
+      }
+      return false
+    },
+    // Nothing of it goes on meanwhile.
+    holdRequest: () => unfinished,
   })
   await bench.put('old')
   await assert.rejects(bench.storage.putDirectory(bench.from, undefined, undefined, controller.signal), /stopped/)

@@ -21,6 +21,8 @@ export interface TcpProxyOptions {
   }) => number | undefined
   /** Called for each piece that a client sends: true cuts the connection instead of passing it on. */
   readonly cutRequest?: (piece: { readonly bytesBefore: number; readonly length: number }) => boolean
+  /** For what each piece that a client sends waits on its way, if anything. */
+  readonly holdRequest?: () => Promise<unknown> | undefined
 }
 
 export interface TcpProxy extends AsyncDisposable {
@@ -49,9 +51,19 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy>
     keep(client)
     keep(upstream)
     let sent = 0
+    const forward = (piece: Buffer) => {
+      if (upstream.write(piece)) client.resume()
+      else client.pause()
+    }
     client.on('data', piece => {
       if (options.cutRequest?.({ bytesBefore: sent, length: piece.length })) client.resetAndDestroy()
-      else if (!upstream.write(piece)) client.pause()
+      else {
+        const held = options.holdRequest?.()
+        if (held) {
+          client.pause()
+          void held.then(() => forward(piece))
+        } else forward(piece)
+      }
       sent += piece.length
     })
     upstream.on('drain', () => client.resume())
