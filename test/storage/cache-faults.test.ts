@@ -130,15 +130,17 @@ test(`${kills} processes killed at random moments leave nothing that is believed
   const many = { ...makeFiles(150, 2000), large, 'larger.bin': 'M'.repeat(2_000_000) }
   await using place = await openCachePlace(many)
   place.server.delayMs = 1
-  // How long a whole one takes on this machine today, with the start of the process.
+  // How long a whole one takes on this machine just now, with the start of the process.
   const started = performance.now()
   assert.equal((await fetchInChild(place)).code, 0)
-  const whole = performance.now() - started
+  let whole = performance.now() - started
   await rm(place.cacheDir, { recursive: true })
   let killed = 0
-  for (let at = 0; at < kills; at++) {
+  // More than so many where they end before they are killed.
+  for (let at = 0; at < kills || killed < kills / 2; at++) {
     // So that each has something to do, and something of the one before to reuse.
     place.server.objects.set('a.py', Buffer.from(`version ${at}`))
+    const started = performance.now()
     const order: FetchOrder = { block: place.server.block(), to: await place.makeTarget(), cacheDir: place.cacheDir }
     const child = spawn(process.execPath, [fetchMain, JSON.stringify(order)], { stdio: 'ignore' })
     const ended = once(child, 'exit')
@@ -146,10 +148,10 @@ test(`${kills} processes killed at random moments leave nothing that is believed
     child.kill('SIGKILL')
     const [, signal] = await ended
     if (signal === 'SIGKILL') killed += 1
+    else whole = Math.min(whole, performance.now() - started)
     if (at % 4 === 3) await checkAfterKill(place, { ...many, 'a.py': `version ${at}` })
   }
-  assert.ok(killed > 0, 'none was killed in time')
-  await checkAfterKill(place, { ...many, 'a.py': `version ${kills - 1}` })
+  await checkAfterKill(place, { ...many, 'a.py': String(place.server.objects.get('a.py')) })
 })
 
 async function checkAfterKill(place: CachePlace, expected: Record<string, string>): Promise<void> {
