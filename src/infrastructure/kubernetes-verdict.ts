@@ -100,6 +100,8 @@ function judgeWithoutPod(job: JobView, clock: Clock): Verdict {
     const isOld = clock.ageOf('suspended') >= noPodMs
     return going('suspended', isOld ? 'its Job is suspended, so that no pod is made for it' : '')
   }
+  // Where pods may not be listed, the Job alone tells of them.
+  if (job.status?.active) return going('unseen-pod', '')
   const key = 'no-pod'
   return going(key, clock.ageOf(key) < noPodMs ? '' : 'no pod has been made for its Job yet')
 }

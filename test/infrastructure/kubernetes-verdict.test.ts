@@ -293,6 +293,12 @@ const rows: readonly Row[] = [
     says: 'going: no pod has been made for its Job yet',
   },
   {
+    what: 'a pod that only its Job tells of, for want of the right to list pods',
+    state: { job: job([], { status: { active: 1 } }) },
+    ageMs: 3_600_000,
+    says: 'going: ',
+  },
+  {
     what: 'a Job that a queueing system has suspended',
     state: { job: job([], { spec: { suspend: true } }) },
     ageMs: 3_600_000,
