@@ -11,6 +11,7 @@ import type { Exit } from '../../src/infrastructure/infrastructure.ts'
 import type { ProcessOptions } from '../../src/infrastructure/process.ts'
 import { LONGEST_LINE, splitLines } from '../../src/infrastructure/process-lines.ts'
 import { Output, writePosition } from '../../src/infrastructure/process-output.ts'
+import { readProcess } from '../../src/infrastructure/process-table.ts'
 import { makeDirectory } from '../support/directory.ts'
 import { until } from '../support/until.ts'
 import { makeSpec, unstopped } from './contract.ts'
@@ -147,13 +148,17 @@ for (const off of [false, 'false']) {
   })
 }
 
-/** Writes numbered lines until it is told to end, more than any cap below. */
-const TALK =
-  'i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo "line $i of a run that talks a lot"; [ $((i%6000)) = 0 ] && sleep 0.6; done; exit 3'
+/**
+ * Writes numbered lines, more than the cap, and keeps in step: from time to time it waits until its file has been emptied.
+ * By a time, a busy agent could come too late.
+ */
+const talk = (cap: number) =>
+  `i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo "line $i of a run that talks a lot"; [ $((i%6000)) = 0 ] &&
+  while [ $(stat -L -c %s /proc/$$/fd/1) -ge ${cap} ]; do sleep 0.05; done; done; exit 3`
 
 test('at its cap the file is emptied, the stream says so, and no line of a run that keeps in step is lost', async () => {
   await using subject = await makeProcessSubject()
-  const { lines, exit, folder } = await tell(subject, TALK, { outputCapBytes: 300_000 })
+  const { lines, exit, folder } = await tell(subject, talk(300_000), { outputCapBytes: 300_000 })
   const notes = lines.filter(line => line.startsWith('[rigel]'))
   assert.ok(notes.length > 0)
   assert.match(notes[0] ?? '', /output file .* reached its cap of 300000 bytes and was emptied/)
@@ -163,15 +168,18 @@ test('at its cap the file is emptied, the stream says so, and no line of a run t
     numbers.toSorted((a, b) => a - b),
   )
   assert.equal(numbers.at(-1), 30_000)
-  assert.ok(statSync(join(folder, 'output')).size < 900_000)
+  assert.ok(statSync(join(folder, 'output')).size < 300_000)
   assert.equal(exit.outputTail.length, 20)
 })
 
 test('output that is not streamed keeps to the cap as well, and the last lines survive it', async () => {
   await using subject = await makeProcessSubject()
-  const { exit, folder } = await tell(subject, TALK, { outputCapBytes: 100_000, settings: { stream_output: false } })
+  const { exit, folder } = await tell(subject, talk(100_000), {
+    outputCapBytes: 100_000,
+    settings: { stream_output: false },
+  })
   assert.ok(existsSync(join(folder, 'earlier')))
-  assert.ok(statSync(join(folder, 'output')).size < 600_000)
+  assert.ok(statSync(join(folder, 'output')).size < 100_000)
   assert.equal(exit.outputTail.at(-1), 'line 30000 of a run that talks a lot')
   assert.equal(exit.outputTail.length, 20)
 })
@@ -211,24 +219,54 @@ test('a piece of a long line never ends within a character', () => {
 })
 
 test('a process that a run leaves behind, and that goes on writing, holds up neither its end nor the other runs', async () => {
-  await using subject = await makeProcessSubject()
-  const pidFile = join(subject.runsDirectory, '..', 'pid')
-  let longestGapMs = 0
-  let at = performance.now()
-  const timer = setInterval(() => {
-    longestGapMs = Math.max(longestGapMs, performance.now() - at)
-    at = performance.now()
-  }, 20)
-  // The limit only keeps a disk that nobody guards from being filled.
-  const script = `(ulimit -f 800000; exec yes 'left behind') & echo $! > '${pidFile}'; sleep 0.3; exit 0`
-  try {
-    const { exit, lines, folder } = await tell(subject, script, { outputCapBytes: 1_000_000 })
-    assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
-    assert.ok(statSync(join(folder, 'output')).size < 100_000_000)
-    assert.match(lines.at(-1) ?? '', /were written faster than they could be shipped and are cut/)
-  } finally {
-    clearInterval(timer)
-    process.kill(Number(await readFile(pidFile, 'utf8')), 'SIGKILL')
-  }
-  assert.ok(longestGapMs < 1_000, `nothing else had a turn for ${longestGapMs} ms`)
+  // On a busy machine it may have come to its limit before the end of the run is noticed: then there is another try.
+  for (let triesLeft = 4; !(await holdsUpNothing()); triesLeft -= 1) assert.ok(triesLeft > 0, 'it came to its limit')
 })
+
+/** False when the process did not go on writing until the end was told. */
+async function holdsUpNothing(): Promise<boolean> {
+  await using subject = await makeProcessSubject()
+  // The limit only keeps a disk that nobody guards from being filled.
+  const script = `(ulimit -f 800000; exec yes 'left behind') & echo $! > pid; sleep 0.3; exit 0`
+  const spec = makeSpec(subject, script, { env: leakMark })
+  await subject.prepare(spec.flowRunId)
+  const driver = subject.startAnew({ outputCapBytes: 1_000_000 })
+  // Of processor time: that the machine has no turn for us is not the driver's fault.
+  let longestTurnMs = 0
+  let at = usedMs()
+  const timer = setInterval(() => {
+    longestTurnMs = Math.max(longestTurnMs, usedMs() - at)
+    at = usedMs()
+  }, 20)
+  const handle = await driver.submit(spec, unstopped)
+  const folder = subject.folderOf(spec)
+  const output = join(folder, 'output')
+  let last = ''
+  let size = 0
+  const take = (lines: readonly string[]): void => {
+    last = lines.at(-1) ?? last
+    // At once, for it goes on to grow.
+    size = statSync(output).size
+  }
+  const exit = await driver.wait(handle, take, unstopped)
+  clearInterval(timer)
+  const pid = Number(await readFile(join(folder, 'cwd', 'pid'), 'utf8'))
+  const isWriting = isRunning(pid)
+  if (isWriting) process.kill(pid, 'SIGKILL')
+  assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
+  assert.ok(longestTurnMs < 1_000, `nothing else had a turn for ${longestTurnMs} ms`)
+  if (!isWriting) return false
+  assert.ok(size < 100_000_000)
+  assert.match(last, /were written faster than they could be shipped and are cut/)
+  return true
+}
+
+/** Processor time of this thread. */
+function usedMs(): number {
+  const { user, system } = process.threadCpuUsage()
+  return (user + system) / 1000
+}
+
+function isRunning(pid: number): boolean {
+  return ![undefined, 'Z'].includes(readProcess(pid)?.state)
+}

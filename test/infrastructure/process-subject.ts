@@ -44,6 +44,7 @@ export async function makeProcessSubject(options: Partial<ProcessOptions> = {}):
     runsDirectory,
     startAnew,
     settings: { type: 'process' },
+    shared: { folder: directory.path, settings: {} },
     folderOf: ({ flowRunId, attempt }) => join(runsDirectory, flowRunId, 'process', `${attempt}-1`),
     prepare: async flowRunId => {
       await mkdir(join(runsDirectory, flowRunId), { mode: 0o700 })

@@ -7,6 +7,7 @@ import process from 'node:process'
 import test from 'node:test'
 import { type Exit, InfrastructureError, type RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import type { ProcessOptions } from '../../src/infrastructure/process.ts'
+import { until } from '../support/until.ts'
 import { ignoreOutput, makeSpec, unstopped } from './contract.ts'
 import { leakMark, makeProcessSubject, type ProcessSubject } from './process-subject.ts'
 
@@ -114,17 +115,21 @@ test('variables whose names a shell would drop or change reach the run, and no a
   for (const [name, value] of Object.entries(env)) assert.ok(variables.includes(`${name}=${value}`), name)
   assert.ok(!variables.some(variable => variable.startsWith('RIGEL_STRANGE_ENVIRONMENT=')))
 
-  const slow = { ...makeSpec(subject, ''), env, command: ['sleep', '1'] }
-  await subject.prepare(slow.flowRunId)
-  const handle = await subject.infrastructure.submit(slow, unstopped)
-  const seen = new Set<string>()
+  const go = join(subject.runsDirectory, '..', 'go')
+  const script = 'while [ ! -e "$1" ]; do sleep 0.05; done'
+  const waits = { ...makeSpec(subject, script, { words: [go] }), env }
+  await subject.prepare(waits.flowRunId)
+  const handle = await subject.infrastructure.submit(waits, unstopped)
   const waiting = subject.infrastructure.wait(handle, ignoreOutput, unstopped)
-  const end = waiting.then(() => 'ended')
-  // One look after the other: looks that pile up see nothing on a busy machine.
-  while ((await Promise.race([end, collectCommands(seen)])) !== 'ended');
-  const slowExit = await waiting
-  assert.equal(slowExit.kind === 'exited' && slowExit.statusCode, 0)
-  assert.ok([...seen].some(command => command.includes('sleep')))
+  const seen = new Set<string>()
+  await until(async () => {
+    await collectCommands(seen)
+    return [...seen].some(command => command === ['sh', '-c', script, 'sh', go, ''].join('\0'))
+  })
+  await collectCommands(seen)
+  await writeFile(go, '')
+  const lateExit = await waiting
+  assert.equal(lateExit.kind === 'exited' && lateExit.statusCode, 0)
   assert.ok(![...seen].some(command => command.includes('dotted value')))
 })
 
