@@ -20,6 +20,8 @@ export interface Subject extends AsyncDisposable {
   prepare(flowRunId: string): Promise<void>
   /** Block fields that a run needs here, such as an image. */
   readonly settings: Readonly<Record<string, unknown>>
+  /** A folder of this machine, and the block fields with which a run has it at the same path. */
+  readonly shared: { readonly folder: string; readonly settings: Readonly<Record<string, unknown>> }
 }
 
 export interface ContractOptions {
@@ -52,6 +54,18 @@ export function makeSpec(
     files: {},
     ...overrides,
   }
+}
+
+/** For scripts that wait until the test lets them go on: by a time, a busy machine could be too late for them. */
+const untilLetGo = 'while [ ! -e "$GO" ]; do sleep 0.1; done'
+
+function makeWaitingSpec({ settings, shared }: Subject, script: string): RunSpec {
+  const env = { GO: join(shared.folder, 'go') }
+  return makeSpec({ settings: { ...settings, ...shared.settings } }, script, { env })
+}
+
+async function letGo({ shared }: Subject): Promise<void> {
+  await writeFile(join(shared.folder, 'go'), '')
 }
 
 export const ignoreOutput = (): void => {}
@@ -122,9 +136,10 @@ function testPromises({ skip, makeSubject, timeoutMs }: ContractOptions): void {
   })
 
   it('the signal of wait means stop looking: the run goes on', async subject => {
-    await using run = await start(subject, makeSpec(subject, 'echo here; sleep 3; exit 5'))
+    await using run = await start(subject, makeWaitingSpec(subject, `echo here; ${untilLetGo}; exit 5`))
     const reason = new Error('enough')
     await assert.rejects(run.waitUntilSignal(reason), reason)
+    await letGo(subject)
     assert.deepEqual(pick(await run.wait()), { kind: 'exited', statusCode: 5, signal: undefined })
   })
 
@@ -156,12 +171,13 @@ function testPromises({ skip, makeSubject, timeoutMs }: ContractOptions): void {
   })
 
   it('a living run is found by the next agent, with or without its handle', async subject => {
-    const spec = makeSpec(subject, 'sleep 1.5; exit 6')
+    const spec = makeWaitingSpec(subject, `${untilLetGo}; exit 6`)
     await using run = await start(subject, spec)
     const next = subject.startAnew()
     assert.deepEqual(await next.reattach(spec, run.handle, unstopped), run.handle)
     const found = await next.reattach(spec, undefined, unstopped)
     assert.deepEqual(found, run.handle)
+    await letGo(subject)
     const exit = await next.wait(run.handle, ignoreOutput, unstopped)
     assert.deepEqual(pick(exit), { kind: 'exited', statusCode: 6, signal: undefined })
   })
@@ -178,9 +194,8 @@ function testPromises({ skip, makeSubject, timeoutMs }: ContractOptions): void {
   })
 
   it('lines that one agent has shipped are not shipped again by the next', async subject => {
-    // Told to go on by its own kill: by a time, the last line could come together with the others.
-    const script = "trap 'echo three; exit 0' TERM; echo one; echo two; sleep 600 & wait"
-    await using run = await start(subject, makeSpec(subject, script))
+    const script = `echo one; echo two; ${untilLetGo}; echo three`
+    await using run = await start(subject, makeWaitingSpec(subject, script))
     const stop = new AbortController()
     const waiting = subject.infrastructure.wait(run.handle, run.take, stop.signal)
     waiting.catch(ignoreOutput)
@@ -190,7 +205,7 @@ function testPromises({ skip, makeSubject, timeoutMs }: ContractOptions): void {
     const later: string[] = []
     const next = subject.startAnew()
     const ended = next.wait(run.handle, lines => void later.push(...lines), unstopped)
-    await next.kill(run.handle, 30, unstopped)
+    await letGo(subject)
     await ended
     assert.deepEqual([run.lines, later], [['one', 'two'], ['three']])
   })

@@ -58,6 +58,7 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
   }
   return {
     ...base,
+    shared: { folder: base.sharedFolder, settings: { volumes: [`${base.sharedFolder}:${base.sharedFolder}`] } },
     infrastructure: make(),
     startAnew: make,
     engine,

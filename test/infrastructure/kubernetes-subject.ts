@@ -22,6 +22,7 @@ export const kubeconfig = process.env.RIGEL_TEST_KUBECONFIG ?? ''
 export const busybox = 'rigel.test/busybox:1'
 export const unstopped = new AbortController().signal
 
+const pod = '/spec/template/spec'
 const List = v.object({ items: v.nullish(v.array(v.unknown()), []) })
 
 export interface KubernetesSubject extends Subject, RunSubject {
@@ -52,7 +53,7 @@ export async function makeKubernetesSubject(options: SubjectOptions = {}): Promi
   const client = openClient(path)
   const namespace = await makeNamespace(client)
   const base = await makeRunSubject({ image: busybox, namespace, ...options.settings })
-  const { runsDirectory, logger } = base
+  const { runsDirectory, sharedFolder: folder, logger } = base
   const drivers: KubernetesInfrastructure[] = []
   const make = (
     environment = options.environment ?? { KUBECONFIG: path },
@@ -78,6 +79,15 @@ export async function makeKubernetesSubject(options: SubjectOptions = {}): Promi
     startAnew: make,
     client,
     namespace,
+    shared: {
+      folder,
+      settings: {
+        customizations: [
+          { op: 'add', path: `${pod}/volumes`, value: [{ name: 'shared', hostPath: { path: folder } }] },
+          { op: 'add', path: `${pod}/containers/0/volumeMounts`, value: [{ name: 'shared', mountPath: folder }] },
+        ],
+      },
+    },
     list,
     jobs: async () => (await list('jobs')).map(readJob).filter(job => job !== undefined),
     pods: async () => (await list('pods')).map(readPod).filter(pod => pod !== undefined),

@@ -1,6 +1,8 @@
 // The Docker driver over Podman's API: what every infrastructure promises, and how runs end there.
 
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import process from 'node:process'
 import test, { suite } from 'node:test'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
@@ -82,7 +84,10 @@ suite('ends of runs on Podman', { ...needs('podman'), concurrency: 2 }, () => {
 
   test('a line that is written in pieces arrives as one, over a restart of the agent too', options, async () => {
     await using subject = await makeSubject()
-    const spec = await subject.spec('printf a; sleep 0.3; echo b; for i in 1 2 3; do echo $i; done; sleep 3; echo end')
+    // Told to go on: by a time, the last line could come together with the others.
+    const { folder, settings } = subject.shared
+    const script = `printf a; sleep 0.3; echo b; for i in 1 2 3; do echo $i; done; while [ ! -e ${folder}/go ]; do sleep 0.1; done; echo end`
+    const spec = await subject.spec(script, { settings })
     const handle = await subject.infrastructure.submit(spec, unstopped)
     const lines: string[] = []
     const stop = new AbortController()
@@ -91,7 +96,10 @@ suite('ends of runs on Podman', { ...needs('podman'), concurrency: 2 }, () => {
     await until(() => lines.length >= 4)
     stop.abort(new Error('enough'))
     await assert.rejects(first)
-    await subject.startAnew().wait(handle, batch => void lines.push(...batch), unstopped)
+    const next = subject.startAnew()
+    const ended = next.wait(handle, batch => void lines.push(...batch), unstopped)
+    await writeFile(join(folder, 'go'), '')
+    await ended
     assert.deepEqual(lines, ['ab', '1', '2', '3', 'end'])
   })
 })

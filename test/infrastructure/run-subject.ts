@@ -10,6 +10,8 @@ import { createLogger, type Logger } from '../../src/logger.ts'
 import { makeSpec, type Subject } from './contract.ts'
 
 export interface RunSubject extends Pick<Subject, 'prepare' | 'settings'>, AsyncDisposable {
+  /** A folder that a driver's subject may share with its runs. */
+  readonly sharedFolder: string
   readonly runsDirectory: string
   /** First 8 hex digits of this subject's transition ids. */
   readonly agentPrefix: string
@@ -25,13 +27,15 @@ export async function makeRunSubject(
 ): Promise<RunSubject & { readonly logger: Logger }> {
   const stateDirectory = await mkdtemp(join(tmpdir(), 'rigel-subject-'))
   const runsDirectory = join(stateDirectory, 'runs')
-  await mkdir(runsDirectory)
+  const sharedFolder = join(stateDirectory, 'shared')
+  for (const folder of [runsDirectory, sharedFolder]) await mkdir(folder)
   const log: string[] = []
   const prepare = async (flowRunId: string) => {
     await mkdir(join(runsDirectory, flowRunId), { mode: 0o700 })
   }
   return {
     runsDirectory,
+    sharedFolder,
     agentPrefix,
     settings,
     log,
