@@ -245,9 +245,10 @@ suite('ends of containers', { ...needs('docker'), concurrency: 4 }, () => {
     const handle = await subject.infrastructure.submit(await subject.spec('exit 0'), unstopped)
     await subject.infrastructure.wait(handle, () => {}, unstopped)
     await subject.infrastructure.release(handle, unstopped)
+    const { FinishedAt } = Object((await askEngine(`/containers/${handle.identifier.split(':').at(-1)}/json`)).State)
     await rm(join(subject.runsDirectory, handle.flowRunId), { recursive: true })
-    assert.equal(await containersOf(subject), 1)
-    await until(async () => (await containersOf(subject)) === 0, { everyMs: 500 })
+    await until(async () => (await containersOf(subject)) === 0, { everyMs: 500, timeoutMs: 60_000 })
+    assert.ok(Date.now() - Date.parse(FinishedAt) >= 6_000, 'and not before')
   })
 
   test('the handle of another engine is not looked for in this one', options, async () => {

@@ -21,6 +21,12 @@ async function runThrough({ subject }: Stage, spec: RunSpec) {
   return await subject.infrastructure.wait(handle, () => {}, unstopped)
 }
 
+/** What a late call has started, if it has, is then over and has left its mark. */
+async function untilNothingRuns({ subject }: Stage): Promise<void> {
+  const own = [`io.rigel.agent=${subject.agentPrefix}`]
+  await until(async () => (await subject.engine.list(own, false, unstopped)).length === 0)
+}
+
 const launchFaults: readonly (readonly [string, RegExp, Fault, number])[] = [
   ['the answer to the create call is lost', calls.create, { kind: 'lose' }, 1],
   ['the answer to the create call is lost three times', calls.create, { kind: 'lose' }, 3],
@@ -55,7 +61,8 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
     stage.proxy.on(calls.start, { kind: 'late', ms: 4_000 })
     const exit = await runThrough(stage, await stage.spec('exit 0'))
     assert.equal(exit.kind === 'exited' && exit.statusCode, 0)
-    await delay(5_000)
+    await stage.proxy.lateCalls()
+    await untilNothingRuns(stage)
     assert.deepEqual(await stage.ledger.lines(), ['START'])
   })
 
@@ -70,7 +77,8 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
     stop.abort(new Error('cancelled'))
     await assert.rejects(submitting, /cancelled/)
     assert.equal(await stage.subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
-    await delay(3_000)
+    await stage.proxy.lateCalls()
+    await untilNothingRuns(stage)
     assert.deepEqual(await stage.ledger.lines(), [])
   })
 
@@ -88,7 +96,8 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
     const found = await next.reattach(spec, undefined, unstopped)
     const handle = found ?? (await next.submit(spec, unstopped))
     await next.wait(handle, () => {}, unstopped)
-    await delay(2_500)
+    await stage.proxy.lateCalls()
+    await untilNothingRuns(stage)
     assert.deepEqual(await stage.ledger.lines(), ['START'])
     stop.abort()
     stage.proxy.heal()
@@ -146,16 +155,20 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
     async () => {
       await using stage = await makeStage()
       const { infrastructure } = stage.subject
-      const handle = await infrastructure.submit(await stage.spec('echo said; sleep 2; exit 6'), unstopped)
+      const script = 'echo said; while [ ! -e /ledger/go ]; do sleep 0.1; done; exit 6'
+      const handle = await infrastructure.submit(await stage.spec(script), unstopped)
+      const lines: string[] = []
       let isOver = false
       const waiting = infrastructure
-        .wait(handle, () => {}, unstopped)
+        .wait(handle, batch => void lines.push(...batch), unstopped)
         .finally(() => {
           isOver = true
         })
-      await delay(500)
+      await until(() => lines.length > 0)
       await stage.proxy.down()
-      await delay(5_000)
+      await stage.ledger.allow('go')
+      await untilNothingRuns(stage)
+      await delay(4_000)
       assert.equal(isOver, false)
       await stage.proxy.listen()
       const exit = await waiting

@@ -1,6 +1,6 @@
 // A file on this machine that containers of the test engine write their deeds to: the judge of what ran how often.
 
-import { chmod, readFile } from 'node:fs/promises'
+import { chmod, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { makeDirectory } from '../support/directory.ts'
 
@@ -9,6 +9,8 @@ export interface Ledger extends AsyncDisposable {
   readonly settings: Readonly<Record<string, unknown>>
   /** Lines of /ledger/marks. */
   lines(): Promise<string[]>
+  /** Makes /ledger/`name`, which a container may wait for. */
+  allow(name: string): Promise<void>
 }
 
 export async function dockerLedger(): Promise<Ledger> {
@@ -20,6 +22,7 @@ export async function dockerLedger(): Promise<Ledger> {
       const text = await readFile(join(directory.path, 'marks'), 'utf8').catch(() => '')
       return text.split('\n').filter(line => line !== '')
     },
+    allow: name => writeFile(join(directory.path, name), ''),
     [Symbol.asyncDispose]: () => directory[Symbol.asyncDispose](),
   }
 }

@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { chmod, copyFile } from 'node:fs/promises'
+import { chmod, copyFile, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { suite } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { needs } from '../support/requires.ts'
+import { until } from '../support/until.ts'
 import { makeDockerSubject, type SubjectOptions, unstopped } from './docker-subject.ts'
 
 const options = { ...needs('docker'), timeout: 120_000 }
@@ -118,7 +119,9 @@ suite('output of containers', { ...needs('docker'), concurrency: 4 }, () => {
         .startAnew()
         .wait(handle, batch => void lines.push(...batch), stop.signal)
         .catch(() => undefined)
-      const exit = await Promise.race([waiting, delay(100 + 60 * (life % 9)).then(() => undefined)])
+      // Longer and longer, for on a busy machine a moment may be too short to read anything.
+      const lifeMs = (100 + 60 * (life % 9)) * 1.03 ** life
+      const exit = await Promise.race([waiting, delay(lifeMs).then(() => undefined)])
       if (exit) break
       stop.abort(new Error('the agent ends'))
       await waiting
@@ -143,7 +146,9 @@ suite('output of containers', { ...needs('docker'), concurrency: 4 }, () => {
     options,
     async () => {
       await using subject = await makeDockerSubject()
-      const spec = await subject.spec('for i in $(seq 200); do echo $i; done; sleep 3; echo end')
+      // Told to go on by its kill: by a time, the last line could come before the end of the first agent.
+      const script = "trap 'echo end; exit 0' TERM; for i in $(seq 200); do echo $i; done; sleep 600 & wait"
+      const spec = await subject.spec(script)
       const handle = await subject.infrastructure.submit(spec, unstopped)
       const lines: string[] = []
       const stop = new AbortController()
@@ -151,14 +156,20 @@ suite('output of containers', { ...needs('docker'), concurrency: 4 }, () => {
         .wait(handle, batch => void lines.push(...batch), stop.signal)
         .catch(() => undefined)
       const position = join(subject.runsDirectory, handle.flowRunId, `docker-${handle.attempt}.json`)
-      while (lines.length < 200) await delay(20)
-      await delay(100)
+      // Noted behind the last of them: a look at the clock may have begun the count anew.
+      await until(async () => {
+        const { count, since } = JSON.parse(await readFile(position, 'utf8'))
+        return lines.length === 200 && (count === 200 || since !== '')
+      })
       await copyFile(position, `${position}.copy`)
       stop.abort(new Error('the agent ends'))
       await waiting
       await copyFile(`${position}.copy`, position)
       await chmod(position, 0o600)
-      await subject.startAnew().wait(handle, batch => void lines.push(...batch), unstopped)
+      const next = subject.startAnew()
+      const ended = next.wait(handle, batch => void lines.push(...batch), unstopped)
+      await next.kill(handle, 30, unstopped)
+      await ended
       assert.deepEqual(lines, [...Array.from({ length: 200 }, (_, index) => String(index + 1)), 'end'])
     },
   )

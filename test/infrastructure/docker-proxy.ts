@@ -78,6 +78,11 @@ export class DockerProxy implements AsyncDisposable {
     for (const socket of this.#sockets) socket.destroy()
   }
 
+  /** Resolves when the calls that were to be late have arrived, and are answered. */
+  async lateCalls(): Promise<void> {
+    await Promise.all(this.#late)
+  }
+
   async listen(): Promise<void> {
     this.#server.listen(join(this.#directory, 's'))
     await once(this.#server, 'listening')
@@ -91,7 +96,7 @@ export class DockerProxy implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.#late)
+    await this.lateCalls()
     if (this.#server.listening) await this.down()
     await rm(this.#directory, { recursive: true, force: true })
   }
