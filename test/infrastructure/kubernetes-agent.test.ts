@@ -50,7 +50,7 @@ def hello(n: int = 1):
     })
     await using agent = scene.startAgent(stage)
     const run = await stage.run(deployment)
-    const done = await stage.waitFor(run.id, over, 180_000)
+    const done = await stage.waitFor(run.id, over, 300_000)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
     assert.match(done.infrastructure_pid ?? '', /^[0-9a-f-]{36}:rigel-test-[0-9a-f]+:[a-z0-9-]+-[0-9a-f]{8}$/)
     // The engine sends its last lines beside its last state.
@@ -107,12 +107,14 @@ def hello(n: int = 1):
 
   test('an agent that cannot detach, as in a pod of its own, lets go of its Jobs all the same', async () => {
     await using stage = await openStage(scene.server.apiUrl)
-    const run = await stage.run(await scene.deployCommand(stage, 'sleep 8'))
+    const run = await stage.run(await scene.deployCommand(stage, 'while [ ! -e /ledger/go ]; do sleep 0.1; done'))
     await using first = scene.startAgent(stage, { onStop: 'kill-own', drainSeconds: 0 })
     await until(() => stage.starts(run.id) === 1, { timeoutMs: 120_000 })
     first.signal('SIGTERM')
     assert.equal(await first.ended(), 0, first.output)
     await using second = scene.startAgent(stage)
+    await second.isPolling()
+    await writeFile(join(stage.directory, 'go'), '')
     const done = await stage.waitFor(run.id, over, 120_000)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${first.output}\n${second.output}`)
     assert.equal(stage.starts(run.id), 1)

@@ -2,6 +2,8 @@
 // is lost. Whatever happens, no run is told as gone that is not.
 
 import assert from 'node:assert/strict'
+import { readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Exit, Handle } from '../../src/infrastructure/infrastructure.ts'
@@ -31,8 +33,25 @@ interface Waiting {
   isOver: boolean
 }
 
-async function begin(subject: KubernetesSubject, script: string, settings = {}): Promise<Waiting> {
-  const handle = await subject.infrastructure.submit(await subject.spec(script, { settings }), unstopped)
+/** Goes on until it is told to, says that it does, and ends. */
+const obeys = ({ shared: { folder } }: KubernetesSubject, code: number) =>
+  `while [ ! -e ${folder}/go ]; do sleep 0.1; done; touch ${folder}/over-${code}; exit ${code}`
+
+const letGo = ({ shared }: KubernetesSubject) => writeFile(join(shared.folder, 'go'), '')
+
+/** Waits until so many runs have obeyed, whatever the cluster knows of it. */
+const over = ({ shared }: KubernetesSubject, count: number) =>
+  until(async () => (await readdir(shared.folder)).filter(name => name.startsWith('over-')).length === count)
+
+async function begin(
+  subject: KubernetesSubject,
+  script: string,
+  settings: object = subject.shared.settings,
+): Promise<Waiting> {
+  const handle = await subject.infrastructure.submit(
+    await subject.spec(script, { settings: { ...settings } }),
+    unstopped,
+  )
   const exit = subject.infrastructure.wait(handle, () => {}, AbortSignal.timeout(300_000))
   const waiting: Waiting = { handle, exit, isOver: false }
   exit
@@ -73,9 +92,10 @@ suite('a cluster whose parts fail', options, () => {
 
   test('history that has expired (410): all is listed again, and each run ends in the truth', options, async () => {
     await using subject = await cluster.subject()
-    const waits = await Promise.all([3, 4, 5].map(code => begin(subject, `sleep 15; exit ${code}`)))
+    const waits = await Promise.all([3, 4, 5].map(code => begin(subject, obeys(subject, code))))
     await running(subject, 3)
     await cluster.do('expire')
+    await letGo(subject)
     const exits = await Promise.all(waits.map(({ exit }) => exit))
     assert.deepEqual(exits.map(codeOf), [3, 4, 5])
     assert.equal((await subject.pods()).length, 3, 'no second pod')
@@ -84,10 +104,12 @@ suite('a cluster whose parts fail', options, () => {
 
   test('an API server that is killed while runs end: nothing is said until it is back', options, async () => {
     await using subject = await cluster.subject()
-    const waits = await Promise.all([3, 4, 5].map(code => begin(subject, `sleep 6; exit ${code}`)))
+    const waits = await Promise.all([3, 4, 5].map(code => begin(subject, obeys(subject, code))))
     await running(subject, 3)
     await cluster.do('kill', 'kube-apiserver')
-    await delay(12_000)
+    await letGo(subject)
+    await over(subject, 3)
+    await delay(6_000)
     assert.deepEqual(
       waits.map(({ isOver }) => isOver),
       [false, false, false],
@@ -100,9 +122,11 @@ suite('a cluster whose parts fail', options, () => {
 
   test('a node that is silent for a while: its run goes on and ends as it ends', options, async () => {
     await using subject = await cluster.subject()
-    const waiting = await begin(subject, 'sleep 8; exit 3')
+    const waiting = await begin(subject, obeys(subject, 3))
     await running(subject, 1)
     await cluster.do('kill', 'kubelet')
+    await letGo(subject)
+    await over(subject, 1)
     await delay(15_000)
     assert.equal(waiting.isOver, false)
     await cluster.do('run', 'kubelet')

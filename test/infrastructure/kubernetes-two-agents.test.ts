@@ -1,6 +1,7 @@
 // Two whole agents on one queue, and runs that the server takes back: one Job for each try, and none that is left over.
 
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { buildScheduled } from '../../src/prefect/states.ts'
@@ -20,9 +21,9 @@ suite('agents that share a queue of Jobs', { ...options, concurrency: 2 }, () =>
 
   test('no run is started twice, though one of them is killed and started again', options, async () => {
     await using stage = await openStage(scene.server.apiUrl)
-    const deployment = await scene.deployCommand(stage, 'sleep 1')
+    const deployment = await scene.deployCommand(stage, 'while [ ! -e /ledger/go ]; do sleep 0.1; done')
     const runs = await Promise.all(Array.from({ length: 10 }, () => stage.run(deployment)))
-    // So few at once that neither has them all before the other has begun.
+    // So few at once that neither has them all, and none ends before both have begun.
     const plan = (name: string) => ({ name, stateDirectory: join(stage.directory, name), limit: 3 })
     await using one = scene.startAgent(stage, plan('one'))
     await using two = scene.startAgent(stage, plan('two'))
@@ -31,6 +32,7 @@ suite('agents that share a queue of Jobs', { ...options, concurrency: 2 }, () =>
     await until(() => haveClaimed() && stage.ledger().length >= 4, some)
     one.signal('SIGKILL')
     await one.ended()
+    await writeFile(join(stage.directory, 'go'), '')
     await using again = scene.startAgent(stage, plan('one'))
     for (const run of runs) {
       const done = await stage.waitFor(run.id, over, 240_000)
