@@ -12,7 +12,7 @@ import { start } from '../../src/agent/start.ts'
 import { createLogger } from '../../src/logger.ts'
 import { PrefectClient } from '../../src/prefect/client.ts'
 import { FlowRun } from '../../src/prefect/types.ts'
-import { findFreePort } from '../support/prefect-server.ts'
+import { listen } from '../support/listen.ts'
 
 const id = '11111111-1111-4111-8111-111111111111'
 
@@ -27,8 +27,7 @@ test('a run that is cancelled leaves what others read with it', async () => {
       response.writeHead(404, { 'content-type': 'application/json' }).end('{"detail":"Deployment not found"}')
     void mayAnswer.promise.then(answer)
   })
-  const port = await findFreePort()
-  server.listen(port, '127.0.0.1')
+  const { port } = await listen(server)
   const logger = createLogger({ level: 'ERROR', pretty: true, destination: process.stderr })
   await using client = new PrefectClient({ url: `http://127.0.0.1:${port}/api`, logger, maxRetries: 0 })
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a launch that ends at its first read needs no more

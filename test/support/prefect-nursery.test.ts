@@ -9,9 +9,13 @@ import { startPrefectServer } from './prefect-server.ts'
 import { needs } from './requires.ts'
 import { until } from './until.ts'
 
+/** A server on SQLite answers 503 when it writes at the same time by itself. */
 async function post(apiUrl: string, path: string, body: unknown): Promise<unknown> {
   const headers = { 'content-type': 'application/json' }
-  const answer = await fetch(`${apiUrl}${path}`, { method: 'POST', headers, body: JSON.stringify(body) })
+  const answer = await until(async () => {
+    const sent = await fetch(`${apiUrl}${path}`, { method: 'POST', headers, body: JSON.stringify(body) })
+    return sent.ok && sent
+  })
   return await answer.json()
 }
 

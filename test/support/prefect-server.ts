@@ -2,6 +2,7 @@
 //
 // `await using server = await startPrefectServer('prefect2')`; the test says that it needs one with needs('prefect2').
 
+import { randomInt } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { copyFile, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -9,6 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as delay } from 'node:timers/promises'
+import { listen } from './listen.ts'
 import { type ForkedServer, forkServer, startNursery } from './prefect-nursery.ts'
 import { prefectEnvironment } from './requires.ts'
 
@@ -132,16 +134,19 @@ export function cleanEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name)))
 }
 
-/** A loopback port that nobody listens on just now. */
+/**
+ * A loopback port that nobody listens on just now, and one that Linux gives to nobody who asks for any: those are from
+ * 32768 on. So it is still free seconds later, when a server has come to bind it, or another has ended that had it.
+ */
 export async function findFreePort(): Promise<number> {
   const server = createServer()
-  const { promise, resolve, reject } = Promise.withResolvers<void>()
-  server.once('error', reject).listen(0, '127.0.0.1', resolve)
-  await promise
-  const address = server.address()
-  await new Promise(closed => server.close(closed))
-  if (address === null || typeof address === 'string') throw new Error('no port was given')
-  return address.port
+  for (;;) {
+    const port = randomInt(20_000, 30_000)
+    const isFree = await listen(server, { host: '127.0.0.1', port }).catch(() => undefined)
+    if (!isFree) continue
+    await new Promise(closed => server.close(closed))
+    return port
+  }
 }
 
 async function waitForHealth(server: ForkedServer, apiUrl: string): Promise<void> {
@@ -149,7 +154,7 @@ async function waitForHealth(server: ForkedServer, apiUrl: string): Promise<void
   while (performance.now() < deadline) {
     // Checked first: another program that took the port would answer in its place.
     if (server.hasEnded) throw new Error('it has ended')
-    const answer = await fetch(`${apiUrl}/health`, { signal: AbortSignal.timeout(2000) }).catch(() => undefined)
+    const answer = await fetch(`${apiUrl}/health`, { signal: AbortSignal.timeout(10_000) }).catch(() => undefined)
     // Another program that has the port may answer as well, until Prefect ends for want of it.
     if (answer?.ok && answer.headers.get('server') === 'uvicorn') return
     await delay(200)
