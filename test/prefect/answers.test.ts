@@ -245,6 +245,7 @@ test('a key with a line end, and a URL that is none, are refused without being s
 test('a Date far from ours is logged once, and moves the server’s now', async () => {
   await using proxy = await startChaosProxy(NOWHERE)
   await using logged = makeClient(proxy.apiUrl)
+  const started = Date.now()
   for (let calls = 0; calls < 3; calls++) {
     const date = new Date(Date.now() + 3_600_000).toUTCString()
     proxy.spoil({ times: 1 }, { kind: 'answer', status: 200, headers: { date }, body: '"2.20.25"' })
@@ -252,7 +253,7 @@ test('a Date far from ours is logged once, and moves the server’s now', async 
     proxy.heal()
   }
   const ahead = logged.client.serverNow().getTime() - Date.now()
-  assert.ok(Math.abs(ahead - 3_600_000) < 2500, String(ahead))
+  assert.ok(Math.abs(ahead - 3_600_000) < 2500 + (Date.now() - started), String(ahead))
   assert.equal(logged.lines.filter(line => line.includes('the clock of the server differs from ours')).length, 1)
 })
 
@@ -261,7 +262,9 @@ test('a server whose clock agrees within what a Date can tell leaves our clock a
   await using logged = makeClient(proxy.apiUrl)
   proxy.spoil({}, { kind: 'answer', status: 200, body: '"2.20.25"' })
   await logged.client.readVersion(never)
-  assert.ok(Math.abs(logged.client.serverNow().getTime() - Date.now()) < 50)
+  const before = Date.now()
+  const now = logged.client.serverNow().getTime()
+  assert.ok(before <= now && now <= Date.now())
 })
 
 function flowRun(

@@ -7,7 +7,7 @@ import type { PrefectClient } from '../../src/prefect/client.ts'
 import { buildPending, buildScheduled, buildState, isTerminal } from '../../src/prefect/states.ts'
 import { startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
-import { failure, makeClient, makeRun, never } from './support.ts'
+import { failure, makeClient, makeRun, never, typesOf } from './support.ts'
 
 const versions = { prefect2: '2.20.25', prefect3: '3.9.1' } as const
 
@@ -51,8 +51,10 @@ for (const which of ['prefect2', 'prefect3'] as const) {
       assert.equal(error.isFinal, true)
     })
 
+    // A server that is busy with something else for seconds may be said to be so.
+    const warnings = logged.lines.filter(line => line.includes('"level":"warn"'))
     assert.deepEqual(
-      logged.lines.filter(line => line.includes('"level":"warn"')),
+      warnings.filter(line => !line.includes('does not answer as it should')),
       [],
     )
   })
@@ -113,10 +115,7 @@ async function useRun(client: PrefectClient): Promise<void> {
   assert.deepEqual([ended.status, ended.state?.name, ended.state?.message], ['ACCEPT', 'Crashed', 'no disk'])
 
   const states = await client.readFlowRunStates(run.id, never)
-  assert.deepEqual(
-    states.map(({ type }) => type),
-    ['SCHEDULED', 'PENDING', 'SCHEDULED', 'CRASHED'],
-  )
+  assert.deepEqual(typesOf(states), ['SCHEDULED', 'PENDING', 'SCHEDULED', 'CRASHED'])
   const found = await client.readFlowRun(run.id, never)
   assert.deepEqual([found?.infrastructure_pid, isTerminal(found?.state_type)], ['host:4711', true])
   const filter = { flow_runs: { id: { any_: [run.id] }, state: { type: { any_: ['CRASHED'] as const } } }, limit: 5 }

@@ -5,7 +5,7 @@ import { createLogger } from '../../src/logger.ts'
 import { PrefectClient } from '../../src/prefect/client.ts'
 import { ApiError } from '../../src/prefect/errors.ts'
 import type { ClientOptions } from '../../src/prefect/options.ts'
-import type { FlowRun, WorkQueue } from '../../src/prefect/types.ts'
+import type { FlowRun, State, WorkQueue } from '../../src/prefect/types.ts'
 
 /** For calls that nothing is to interrupt. */
 export const never = new AbortController().signal
@@ -32,6 +32,11 @@ export async function makeRun(client: PrefectClient, name: string): Promise<{ ru
     never,
   )
   return { run: await client.createFlowRunFromDeployment(deployment.id, {}, never), queue }
+}
+
+/** Types of the states that a run has been through; that it was called late, where all this takes time, is none of them. */
+export function typesOf(states: readonly State[]): readonly State['type'][] {
+  return states.filter(({ name }) => name !== 'Late').map(({ type }) => type)
 }
 
 /** What a call that must fail failed with. */
