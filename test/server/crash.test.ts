@@ -31,6 +31,8 @@ test('a server that is killed while it writes loses nothing that it has acknowle
   for (let life = 0; life < 3; life++) {
     const { child, apiUrl } = await serve(databasePath)
     const flow = (await call(apiUrl, 'POST', '/flows/', { name: 'main' })).body
+    const enough = Promise.withResolvers<void>()
+    const most = names.length + 30 + life * 17
     // Several writers go on until the server is gone; each notes what was acknowledged to it.
     const writers = Array.from({ length: 4 }, async (_, writer) => {
       for (let n = 0; ; n++) {
@@ -39,14 +41,14 @@ test('a server that is killed while it writes loses nothing that it has acknowle
         const created = await call(apiUrl, 'POST', '/flow_runs/', run).catch(() => undefined)
         if (created === undefined) return
         names.push(name)
+        if (names.length >= most) enough.resolve()
         const state = { state: { type: 'PENDING' } }
         const set = await call(apiUrl, 'POST', `/flow_runs/${created.body.id}/set_state`, state).catch(() => undefined)
         if (set === undefined) return
         claimed.push(name)
       }
     })
-    const enough = names.length + 30 + life * 17
-    while (names.length < enough) await new Promise(resolve => setImmediate(resolve))
+    await Promise.race([enough.promise, ...writers])
     await kill(child)
     await Promise.all(writers)
   }
