@@ -5,6 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { buildScheduled, buildState } from '../../src/prefect/states.ts'
+import { startChaosProxy } from '../support/chaos-proxy.ts'
 import { findPrefect, type PrefectServer, startPrefectServer } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
@@ -63,7 +64,7 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     const deployment = await stage.deploy({ path: code, entrypoint: 'greet.py:greet', parameters: { a: 5 } })
     const run = await stage.run(deployment)
     await using agent = stage.startAgent({ python: join(findPrefect('prefect2'), 'bin', 'python') })
-    const done = await stage.waitFor(run.id, over, 60_000)
+    const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
     await until(() => agent.output.includes('sum 7'))
     assert.doesNotMatch(agent.output, /Warning/)
@@ -100,10 +101,16 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
 
   test('never overwrites a terminal state that somebody else has set', async () => {
     await using stage = await openStage(server.apiUrl)
-    const run = await stage.run(await stage.deployCommand({ script: 'sleep 4; exit 1' }))
-    await using agent = stage.startAgent()
+    await using proxy = await startChaosProxy(server.apiUrl)
+    const run = await stage.run(await stage.deployCommand({ script: `${stage.awaits('go')}; exit 1` }))
+    await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
     await until(() => stage.starts(run.id) === 1)
     await stage.client.setFlowRunState(run.id, buildState('COMPLETED', { message: 'by hand' }), { force: true }, never)
+    // What the server has just said of a run is still believed when that ends; so not before the agent has looked again.
+    const looks = () => proxy.count('GET /flow_runs/{id}') + proxy.count('POST /flow_runs/filter')
+    const before = looks()
+    await until(() => looks() > before + 2)
+    stage.give('go')
     await until(() => stage.ledger(run.id).length === 2)
     await until(() => readdirSync(join(stage.stateDirectory, 'runs')).length === 0)
     assert.equal((await stage.readRun(run.id)).state?.message, 'by hand', agent.output)
@@ -124,9 +131,8 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     const run = await stage.run(await stage.deployCommand({ script: 'sleep 600' }))
     await using _agent = stage.startAgent()
     await until(() => stage.starts(run.id) === 1)
-    const answer = await fetch(`${server.apiUrl}/flow_runs/${run.id}`, { method: 'DELETE' })
-    assert.equal(answer.status, 204)
-    await until(() => processesOf(run.id).length === 0, { timeoutMs: 20_000 })
+    await stage.send('DELETE', `/flow_runs/${run.id}`)
+    await until(() => processesOf(run.id).length === 0)
   })
 
   test('ends what runs for a flow run that is set back to Scheduled, before it is run anew', async () => {
@@ -137,19 +143,21 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     await stage.waitFor(run.id, ['RUNNING'])
     const later = buildScheduled({ scheduledTime: new Date(Date.now() + 3_600_000).toISOString() })
     await stage.client.setFlowRunState(run.id, later, { force: true }, never)
-    await until(() => processesOf(run.id).length === 0, { timeoutMs: 20_000 })
+    await until(() => processesOf(run.id).length === 0)
     await until(() => readdirSync(join(stage.stateDirectory, 'runs')).length === 0)
     assert.equal((await stage.readRun(run.id)).state_type, 'SCHEDULED', agent.output)
   })
 
   test('lets go of its runs when it stops as a service, and the next agent has them in the same process', async () => {
     await using stage = await openStage(server.apiUrl)
-    const run = await stage.run(await stage.deployCommand({ script: 'sleep 5' }))
+    const run = await stage.run(await stage.deployCommand({ script: stage.awaits('go') }))
     await using first = stage.startAgent({ drainSeconds: 1, onStop: 'detach' })
     await until(() => stage.starts(run.id) === 1)
     first.signal('SIGTERM')
     assert.equal(await first.ended(), 0, first.output)
     await using second = stage.startAgent()
+    await second.isPolling()
+    stage.give('go')
     const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'COMPLETED', second.output)
     const [start, end, ...more] = stage.ledger(run.id)
@@ -175,11 +183,11 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
   for (const onStop of ['kill', 'kill-own'] as const) {
     test(`sets back a run that it has not started yet when it stops (${onStop}), with its own time`, async () => {
       await using stage = await openStage(server.apiUrl)
-      const due = new Date(Date.now() + 13_000).toISOString()
+      const due = new Date(Date.now() + 3_600_000).toISOString()
       const state = { type: 'SCHEDULED', state_details: { scheduled_time: due } } as const
       const run = await stage.run(await stage.deployCommand({ script: 'true' }), { state })
-      await using agent = stage.startAgent({ drainSeconds: 0, onStop })
-      await until(() => agent.output.includes('flow run claimed'), { timeoutMs: 30_000 })
+      await using agent = stage.startAgent({ prefetchSeconds: 7_200, drainSeconds: 0, onStop })
+      await until(() => agent.output.includes('flow run claimed'))
       agent.signal('SIGTERM')
       assert.equal(await agent.ended(), 0, agent.output)
       const now = await stage.readRun(run.id)
@@ -193,10 +201,10 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     await using stage = await openStage(server.apiUrl)
     const run = await stage.run(await stage.deployCommand({ script: 'sleep 600' }))
     await using first = stage.startAgent()
-    await until(() => stage.starts(run.id) === 1, { timeoutMs: 30_000 })
+    await until(() => stage.starts(run.id) === 1)
     first.signal('SIGKILL')
     await first.ended()
-    for (const pid of processesOf(run.id)) process.kill(pid, 'SIGKILL')
+    await until(() => endAll(processesOf(run.id)))
     const folder = join(stage.stateDirectory, 'runs', run.id)
     const whole: Record<string, unknown> = JSON.parse(readFileSync(join(folder, 'record.json'), 'utf8'))
     const { version, flowRunId, flowRunName, transitionId, polled } = whole
@@ -216,7 +224,7 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     const run = await stage.run(await stage.deployCommand({ script: 'exit 3' }))
     await stage.client.updateFlowRun(run.id, { empirical_policy: { retries: 2, retry_delay: 1 } }, never)
     await using agent = stage.startAgent()
-    const done = await stage.waitFor(run.id, over, 60_000)
+    const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'FAILED', agent.output)
     assert.equal(stage.starts(run.id), 3)
   })
@@ -231,7 +239,7 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
 
   test('waits for the drain of the agent that holds its state folder, then takes over', async () => {
     await using stage = await openStage(server.apiUrl)
-    const run = await stage.run(await stage.deployCommand({ script: 'sleep 8' }))
+    const run = await stage.run(await stage.deployCommand({ script: stage.awaits('go') }))
     await using first = stage.startAgent({ drainSeconds: 600, onStop: 'detach' })
     await until(() => stage.starts(run.id) === 1)
     await using second = stage.startAgent()
@@ -239,6 +247,7 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     first.signal('SIGTERM')
     assert.equal(await first.ended(), 0)
     await second.isPolling()
+    stage.give('go')
     assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED')
     assert.equal(stage.starts(run.id), 1)
   })
@@ -249,7 +258,7 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     const runs = await Promise.all(Array.from({ length: 12 }, () => stage.run(deployment)))
     await using _one = stage.startAgent({ stateDirectory: join(stage.directory, 'one') })
     await using _two = stage.startAgent({ stateDirectory: join(stage.directory, 'two') })
-    for (const run of runs) assert.equal((await stage.waitFor(run.id, over, 60_000)).state_type, 'COMPLETED')
+    for (const run of runs) assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED')
     for (const run of runs) assert.equal(stage.starts(run.id), 1)
   })
 
@@ -262,7 +271,7 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     first.signal('SIGKILL')
     await first.ended()
     await using _second = stage.startAgent({ limit: 2 })
-    for (const run of runs) assert.equal((await stage.waitFor(run.id, over, 60_000)).state_type, 'COMPLETED')
+    for (const run of runs) assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED')
     let alive = 0
     for (const line of stage.ledger()) {
       alive += line.what === 'START' ? 1 : -1
@@ -273,13 +282,19 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
   test('obeys the scheduled time of a command that it has fetched ahead', async () => {
     await using stage = await openStage(server.apiUrl)
     const deployment = await stage.deployCommand({ script: 'date +%s%3N > "$LEDGER.at"' })
-    const due = Date.now() + 6_000
-    const state = { type: 'SCHEDULED' as const, state_details: { scheduled_time: new Date(due).toISOString() } }
-    const run = await stage.run(deployment, { state })
-    await using _agent = stage.startAgent({ prefetchSeconds: 15 })
-    await stage.waitFor(run.id, ['PENDING'])
-    await stage.waitFor(run.id, over)
-    assert.ok(Number(readFileSync(`${stage.ledgerFile}.at`, 'utf8')) >= due - 1_000)
+    await using agent = stage.startAgent({ prefetchSeconds: 600 })
+    await agent.isPolling()
+    // A machine that stands still meanwhile lets it fetch the run when that is due; then one that is due later tells.
+    for (let aheadMs = 4_000, isAhead = false; !isAhead; aheadMs *= 4) {
+      const due = Date.now() + aheadMs
+      const state = { type: 'SCHEDULED' as const, state_details: { scheduled_time: new Date(due).toISOString() } }
+      const run = await stage.run(deployment, { state })
+      await stage.waitFor(run.id, over)
+      assert.ok(Number(readFileSync(`${stage.ledgerFile}.at`, 'utf8')) >= due - 1_000)
+      const states = await stage.client.readFlowRunStates(run.id, never)
+      const claimedAt = states.find(({ type }) => type === 'PENDING')?.timestamp
+      isAhead = Date.parse(claimedAt ?? '') < due - 1_000
+    }
   })
 
   test('crashes a run whose program is missing, with the reason', async () => {
@@ -312,8 +327,8 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
 
   test('recovers a run whose record cannot be read', async () => {
     await using stage = await openStage(server.apiUrl)
-    const run = await stage.run(await stage.deployCommand({ script: 'sleep 6' }))
-    const other = await stage.run(await stage.deployCommand({ script: 'sleep 6' }))
+    const run = await stage.run(await stage.deployCommand({ script: stage.awaits('go') }))
+    const other = await stage.run(await stage.deployCommand({ script: stage.awaits('go') }))
     await using first = stage.startAgent()
     await until(() => stage.ledger().length === 2)
     await until(() => first.output.split('flow run started').length === 3)
@@ -321,6 +336,8 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     await first.ended()
     writeFileSync(join(stage.stateDirectory, 'runs', run.id, 'record.json'), '{"version":1,"st')
     await using second = stage.startAgent()
+    await second.isPolling()
+    stage.give('go')
     for (const { id } of [run, other]) {
       const done = await stage.waitFor(id, over)
       assert.ok(done.state_type === 'COMPLETED' || id === run.id, second.output)
@@ -342,6 +359,18 @@ describe('an agent on a real Prefect 2 server', needs('prefect2'), () => {
     assert.equal(stage.starts(run.id), 0)
   })
 })
+
+/** False when some were ended only now. */
+function endAll(pids: readonly number[]): boolean {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // Gone with one that was ended before it.
+    }
+  }
+  return pids.length === 0
+}
 
 /** Living processes that carry the run's id in their environment. */
 function processesOf(flowRunId: string): number[] {

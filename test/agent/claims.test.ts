@@ -30,7 +30,7 @@ for (const version of ['prefect2', 'prefect3'] as const) {
 
     await using agent = stage.startAgent({ name: play.name })
     for (const id of ours) {
-      const run = await stage.waitFor(id, ['CANCELLED'], 60_000)
+      const run = await stage.waitFor(id, ['CANCELLED'])
       assert.match(run.state?.message ?? '', /cancelled before it was started/, agent.output)
     }
     await until(() => readdirSync(join(stage.stateDirectory, 'runs')).length === 0, { what: 'the journal to be empty' })

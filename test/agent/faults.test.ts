@@ -100,9 +100,9 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     await using proxy = await startChaosProxy(server.apiUrl)
     await using stage = await openStage(server.apiUrl)
     const past = [buildState('PENDING'), buildState('RUNNING'), buildState('COMPLETED', { message })]
+    proxy.spoil({ route: 'GET /flow_runs/{id}' }, { kind: 'answer', status: 422, body: { exception_message: 'no' } })
     const { run, agent } = await claimLate(stage, proxy, past)
     await using _agent = agent
-    proxy.spoil({ route: 'GET /flow_runs/{id}' }, { kind: 'answer', status: 422, body: { exception_message: 'no' } })
     await until(() => agent.output.includes('could not look at the flow run'))
     proxy.heal()
     const { state } = await stage.waitFor(run.id, over)
@@ -116,7 +116,7 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     const run = await stage.run(await stage.deployCommand({ script: 'true' }))
     // So slow that it looks at its runs once, before it has any.
     await using agent = stage.startAgent({ apiUrl: proxy.apiUrl, queryIntervalSeconds: 60 })
-    await until(() => stage.starts(run.id) === 1, { timeoutMs: 30_000 })
+    await until(() => stage.starts(run.id) === 1)
     const looks = proxy.count('GET /flow_runs/{id}') + proxy.count('POST /flow_runs/filter')
     assert.equal(looks, 0, agent.output)
   })
@@ -124,10 +124,11 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
   test('keeps a report through an outage and a restart, and delivers it when the API is back', async () => {
     await using proxy = await startChaosProxy(server.apiUrl)
     await using stage = await openStage(server.apiUrl)
-    const run = await stage.run(await stage.deployCommand({ script: 'sleep 2; exit 3' }))
+    const run = await stage.run(await stage.deployCommand({ script: `${stage.awaits('go')}; exit 3` }))
     await using first = stage.startAgent({ apiUrl: proxy.apiUrl })
     await until(() => stage.starts(run.id) === 1)
     proxy.spoil({}, { kind: 'answer', status: 503, body: { exception_message: 'Service Unavailable' } })
+    stage.give('go')
     await until(() => first.output.includes('infrastructure ended'))
     first.signal('SIGKILL')
     await first.ended()
@@ -135,7 +136,7 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     await delay(2_000)
     assert.equal((await stage.readRun(run.id)).state_type, 'RUNNING')
     proxy.heal()
-    const done = await stage.waitFor(run.id, over, 60_000)
+    const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'FAILED')
     assert.match(done.state?.message ?? '', /exit code 3/)
   })
@@ -162,12 +163,12 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
       await delay(1_500)
       proxy.heal()
       const first = await stage.run(deployment)
-      assert.equal((await stage.waitFor(first.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+      assert.equal((await stage.waitFor(first.id, over)).state_type, 'COMPLETED', agent.output)
       proxy.spoil({}, fault)
       await delay(2_500)
       proxy.heal()
       const second = await stage.run(deployment)
-      assert.equal((await stage.waitFor(second.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+      assert.equal((await stage.waitFor(second.id, over)).state_type, 'COMPLETED', agent.output)
       assert.equal(agent.hasEnded, false)
       assert.deepEqual([stage.starts(first.id), stage.starts(second.id)], [1, 1])
     })
@@ -179,16 +180,19 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     const deployment = await stage.deployCommand({ script: 'true' })
     for (let run = 0; run < 8; run++) await stage.run(deployment)
     proxy.spoil({ route: setState }, { kind: 'answer', status: 403, body: { detail: 'Forbidden' } })
+    const start = performance.now()
     await using agent = stage.startAgent({ apiUrl: proxy.apiUrl, limit: 2 })
     await until(() => agent.output.includes('the server refuses claims'))
     const polls = () => agent.output.split('polled').length
     const before = polls()
     await until(() => polls() > before + 3)
     assert.match(agent.output, /the server refuses claims; claiming nothing for now .*status=403/)
-    assert.ok(proxy.count(setState) <= 4, `${proxy.count(setState)} claims`)
+    // At first, and after each pause, no more than there are slots.
+    const pauses = [5, 15, 35, 75, 155].filter(seconds => performance.now() - start >= seconds * 1000).length
+    assert.ok(proxy.count(setState) <= 2 * (1 + pauses), `${proxy.count(setState)} claims`)
     proxy.heal()
     const late = await stage.run(deployment)
-    assert.equal((await stage.waitFor(late.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+    assert.equal((await stage.waitFor(late.id, over)).state_type, 'COMPLETED', agent.output)
   })
 
   test('waits for as long as the server asks before it claims again', async () => {
@@ -198,16 +202,15 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     const tooMany = { kind: 'answer', status: 429, headers: { 'retry-after': '9' } } as const
     proxy.spoil({ route: setState, times: 1 }, tooMany)
     await using agent = stage.startAgent({ apiUrl: proxy.apiUrl })
-    await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
-    await delay(7_000)
-    assert.equal(proxy.count(setState), 1, agent.output)
     assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED', agent.output)
+    const [refused, next] = proxy.requests.filter(({ route }) => route === setState)
+    assert.ok(refused && next && next.at - refused.at >= 9_000, agent.output)
   })
 
   test('leaves a run alone that waits for a retry inside a living engine', async () => {
     await using stage = await openStage(server.apiUrl)
     const run = await stage.run(await stage.deployCommand({ script: 'true' }))
-    await patch(`${server.apiUrl}/flow_runs/${run.id}`, { empirical_policy: { retry_type: 'in_process' } })
+    await stage.send('PATCH', `/flow_runs/${run.id}`, { empirical_policy: { retry_type: 'in_process' } })
     await using agent = stage.startAgent()
     await until(() => agent.output.split('polled').length > 4)
     assert.equal(stage.starts(run.id), 0)
@@ -219,7 +222,7 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     await using agent = stage.startAgent()
     await agent.isPolling()
     const queue = await stage.client.readWorkQueueByName(stage.queue, never)
-    await fetch(`${server.apiUrl}/work_queues/${queue?.id}`, { method: 'DELETE' })
+    await stage.send('DELETE', `/work_queues/${queue?.id}`)
     const run = await stage.run(await stage.deployCommand({ script: 'true' }))
     assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED', agent.output)
   })
@@ -243,16 +246,17 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     async () => {
       await using stage = await openStage(server.apiUrl)
       await using disk = await mountSmallDisk(8 * 1024)
-      const long = await stage.run(await stage.deployCommand({ script: 'sleep 6' }))
+      const long = await stage.run(await stage.deployCommand({ script: stage.awaits('go') }))
       await using agent = stage.startAgent({ stateDirectory: join(disk.path, 'state') })
       await until(() => stage.starts(long.id) === 1)
       fill(disk.path)
       const late = await stage.run(await stage.deployCommand({ script: 'true' }))
-      await stage.waitFor(long.id, over, 60_000)
+      stage.give('go')
+      await stage.waitFor(long.id, over)
       await until(() => agent.output.includes('this host is in trouble'))
       assert.equal(stage.starts(late.id), 0)
       rmSync(join(disk.path, 'filler'))
-      assert.equal((await stage.waitFor(late.id, over, 90_000)).state_type, 'COMPLETED', agent.output)
+      assert.equal((await stage.waitFor(late.id, over)).state_type, 'COMPLETED', agent.output)
       assert.equal((await stage.readRun(long.id)).state_type, 'COMPLETED', agent.output)
       assert.equal(stage.starts(late.id), 1)
     },
@@ -267,38 +271,36 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
     const full = Promise.withResolvers<void>()
     proxy.spoil({ route: setState }, { kind: 'hold', until: full.promise })
     await using agent = stage.startAgent({ apiUrl: proxy.apiUrl, stateDirectory: join(disk.path, 'state') })
-    await until(() => proxy.count(setState) === 3, { timeoutMs: 30_000 })
+    await until(() => proxy.count(setState) === 3)
     fill(disk.path)
     // The room that the agent itself keeps for such a moment.
     truncateSync(join(disk.path, 'state', 'reserve'))
     fill(disk.path, 'more')
     full.resolve()
     proxy.heal()
-    await until(() => agent.output.includes('this host is in trouble'), { timeoutMs: 30_000 })
+    await until(() => agent.output.includes('this host is in trouble'))
     rmSync(join(disk.path, 'filler'))
     rmSync(join(disk.path, 'more'))
     for (const run of runs) {
-      assert.equal((await stage.waitFor(run.id, over, 60_000)).state_type, 'COMPLETED', agent.output)
+      assert.equal((await stage.waitFor(run.id, over)).state_type, 'COMPLETED', agent.output)
       assert.equal(stage.starts(run.id), 1)
     }
   })
 
   test('goes on with a living run whose folder could not be written for a while', needs('root'), async () => {
     await using stage = await openStage(server.apiUrl)
-    const go = join(stage.directory, 'go')
-    const wait = (what: string) => `while [ ! -e ${go}-${what} ]; do sleep 0.1; done`
     // More than its cap, so that the file must be emptied.
-    const script = `${wait('1')}; seq 1 1800000; ${wait('2')}; exit 3`
+    const script = `${stage.awaits('talk')}; seq 1 1800000; ${stage.awaits('go')}; exit 3`
     const run = await stage.run(await stage.deployCommand({ script }))
     await using agent = stage.startAgent()
-    await until(() => stage.starts(run.id) === 1, { timeoutMs: 30_000 })
+    await until(() => stage.starts(run.id) === 1)
     {
       await using _locked = await lockFolder(stage.stateDirectory)
-      writeFileSync(`${go}-1`, '')
-      await until(() => agent.output.includes('this run is taken up again from its record'), { timeoutMs: 30_000 })
+      stage.give('talk')
+      await until(() => agent.output.includes('this run is taken up again from its record'))
     }
-    writeFileSync(`${go}-2`, '')
-    assert.equal((await stage.waitFor(run.id, over, 60_000)).state_type, 'FAILED', agent.output)
+    stage.give('go')
+    assert.equal((await stage.waitFor(run.id, over)).state_type, 'FAILED', agent.output)
     assert.equal(stage.starts(run.id), 1)
   })
 })
@@ -317,15 +319,6 @@ async function lockFolder(path: string): Promise<AsyncDisposable> {
   }
 }
 
-async function patch(url: string, body: unknown): Promise<void> {
-  const answer = await fetch(url, {
-    method: 'PATCH',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  })
-  assert.equal(answer.status, 204)
-}
-
 function fill(path: string, name = 'filler'): void {
   const file = join(path, name)
   const { bavail, bsize } = statfsSync(path)
@@ -333,16 +326,18 @@ function fill(path: string, name = 'filler'): void {
   assert.ok(existsSync(file))
 }
 
-/** An agent whose claim reaches the server three seconds late, when the run has been through these states already. */
+/** An agent whose claim reaches the server late, when the run has been through these states already. */
 async function claimLate(
   stage: Stage,
   proxy: ChaosProxy,
   states: readonly ProposedState[],
 ): Promise<{ readonly run: FlowRun; readonly agent: AgentProcess }> {
   const run = await stage.run(await stage.deployCommand({ script: 'true' }))
-  proxy.spoil({ route: setState, nth: 1 }, { kind: 'delay', ms: 3_000 })
+  const { promise, resolve } = Promise.withResolvers<void>()
+  proxy.spoil({ route: setState, nth: 1 }, { kind: 'hold', until: promise })
   const agent = stage.startAgent({ apiUrl: proxy.apiUrl })
-  await until(() => proxy.count(setState) === 1, { timeoutMs: 30_000 })
+  await until(() => proxy.count(setState) === 1)
   for (const state of states) await stage.client.setFlowRunState(run.id, state, {}, never)
+  resolve()
   return { run, agent }
 }

@@ -2,7 +2,7 @@
 // another state folder, by an agent of the same name or before the folder was lost.
 
 import assert from 'node:assert/strict'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { followUpId, newTransitionId, readIdentity } from '../../src/agent/identity.ts'
@@ -52,7 +52,7 @@ async function checkOrphans(version: 'prefect2' | 'prefect3'): Promise<void> {
   const running = await stage.run(deployment)
   await sayRunning(running.id, await claim(running.id))
   await using agent = stage.startAgent({ name })
-  const done = await stage.waitFor(waiting.id, ['COMPLETED'], 60_000)
+  const done = await stage.waitFor(waiting.id, ['COMPLETED'])
   assert.match(done.state?.message ?? '', /exit code 0/, agent.output)
   await until(async () => (await stage.readRun(ended.id)).state_type === 'COMPLETED')
   assert.equal((await stage.readRun(ended.id)).state?.message, 'long ago', agent.output)
@@ -83,10 +83,10 @@ describe('runs of an agent that has the same name and another state folder', nee
     await using one = stage.startAgent({ name })
     await until(() => stage.starts(run.id) === 1, { what: 'the command to be started' })
     await using two = stage.startAgent({ name, stateDirectory: join(stage.directory, 'other-state') })
-    await until(() => complaint.test(two.output) || stage.starts(run.id) > 1, { timeoutMs: 120_000 })
+    await until(() => complaint.test(two.output) || stage.starts(run.id) > 1, { timeoutMs: 300_000 })
     assert.match(two.output, new RegExp(run.id))
     assert.equal((await stage.readRun(run.id)).state_type, 'PENDING', two.output)
-    writeFileSync(join(stage.directory, 'go'), '')
+    stage.give('go')
     await stage.waitFor(run.id, ['COMPLETED'])
     assert.equal(stage.starts(run.id), 1, one.output)
   })
@@ -99,16 +99,16 @@ describe('runs of an agent that has the same name and another state folder', nee
     await lost[Symbol.asyncDispose]()
     rmSync(stage.stateDirectory, { recursive: true })
     await using next = stage.startAgent({ name })
-    await until(() => complaint.test(next.output) || stage.starts(run.id) > 1, { timeoutMs: 120_000 })
+    await until(() => complaint.test(next.output) || stage.starts(run.id) > 1, { timeoutMs: 300_000 })
     assert.match(next.output, new RegExp(run.id))
     assert.equal((await stage.readRun(run.id)).state_type, 'PENDING', next.output)
     assert.equal(stage.starts(run.id), 1)
-    writeFileSync(join(stage.directory, 'go'), '')
+    stage.give('go')
     await until(() => stage.ledger(run.id).length === 2)
   })
 })
 
-/** A block's own command, which nobody says is Running; it ends when the stage has a file `go`. */
+/** A block's own command, which nobody says is Running; it ends when the stage gives `go`. */
 async function deployBlockCommand(stage: Stage): Promise<Deployment> {
   const type = await stage.client.readBlockTypeBySlug('process', never)
   assert.ok(type)
@@ -116,7 +116,7 @@ async function deployBlockCommand(stage: Stage): Promise<Deployment> {
   assert.ok(schema)
   const script = `
 echo "START $PREFECT__FLOW_RUN_ID $$" >> "$LEDGER"
-while [ ! -e ${join(stage.directory, 'go')} ]; do sleep 0.2; done
+${stage.awaits('go')}
 echo "END $PREFECT__FLOW_RUN_ID $$" >> "$LEDGER"`
   const block = { block_type_id: type.id, block_schema_id: schema.id, is_anonymous: true }
   const data = { command: ['sh', '-c', script] }

@@ -47,7 +47,7 @@ describe('a deployment with pull steps', needs('prefect2'), () => {
     const deployment = await stage.deploy({ entrypoint: './job.sh', pull_steps: [step('git_clone', { repository })] })
     const run = await stage.run(deployment)
     await using agent = stage.startAgent()
-    const done = await stage.waitFor(run.id, over, 60_000)
+    const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
     assert.match(agent.output, /cloned and run/)
   })
@@ -59,7 +59,7 @@ describe('a deployment with pull steps', needs('prefect2'), () => {
     const pull_steps = [step('git_clone', { repository }), step('run_shell_script', { script })]
     const run = await stage.run(await stage.deploy({ entrypoint: 'flow.py:main', pull_steps }))
     await using agent = stage.startAgent({ python: join(findPrefect('prefect2'), 'bin', 'python') })
-    const done = await stage.waitFor(run.id, over, 120_000)
+    const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
   })
 
@@ -75,7 +75,7 @@ describe('a deployment with pull steps', needs('prefect2'), () => {
     const runs = [await run('infrastructure'), await run('agent')]
     await using agent = stage.startAgent()
     for (const { id } of runs) {
-      const done = await stage.waitFor(id, over, 60_000)
+      const done = await stage.waitFor(id, over)
       assert.equal(done.state_type, 'COMPLETED', `${done.state?.message}\n${agent.output}`)
     }
     const [left = '', brought = ''] = runs.map(({ name }) =>
@@ -92,7 +92,7 @@ describe('a deployment with pull steps', needs('prefect2'), () => {
       await stage.deploy({ entrypoint: './job.sh', pull_steps: [step('git_clone', { repository })] }),
     )
     await using agent = stage.startAgent()
-    const done = await stage.waitFor(run.id, over, 60_000)
+    const done = await stage.waitFor(run.id, over)
     assert.equal(done.state_type, 'CRASHED', agent.output)
     assert.match(done.state?.message ?? '', /nowhere/)
   })

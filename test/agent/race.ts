@@ -30,7 +30,7 @@ export async function raceAgents(stage: Stage, kills: number): Promise<{ readonl
       lives.push(startAgent(killed % racers.length))
     }
     for (const id of runs) {
-      await stage.waitFor(id, over, 120_000).catch(async (error: unknown) => {
+      await stage.waitFor(id, over).catch(async (error: unknown) => {
         throw new Error(await tell(stage, lives, id), { cause: error })
       })
     }

@@ -53,7 +53,7 @@ describe('a journal that release 0.1.0 has left', needs('prefect2'), () => {
           never,
         )
       await using agent = stage.startAgent({ name })
-      const done = await stage.waitFor(run.id, over, 60_000)
+      const done = await stage.waitFor(run.id, over)
       assert.equal(done.state_type, given.ends, `${done.state?.message}\n${agent.output}`)
       assert.equal(stage.starts(run.id), given.starts, agent.output)
     })

@@ -1,6 +1,7 @@
 // A stage for tests of the agent: a real server, deployments whose flow code lies in a folder, agents as child processes,
 // and a ledger file in which each run writes START and END with its process id. The ledger is the judge.
 
+import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -83,7 +84,7 @@ export class AgentProcess implements AsyncDisposable {
 
   /** Waits until it has begun to poll, and so hears signals. */
   async isPolling(): Promise<void> {
-    await until(() => this.#output.includes('polling work queue'), { timeoutMs: 30_000, what: 'the agent to poll' })
+    await until(() => this.#output.includes('polling work queue'), { what: 'the agent to poll' })
   }
 
   /** Resolves to the exit code, or the signal's name. */
@@ -143,6 +144,19 @@ export class Stage implements AsyncDisposable {
     return new AgentProcess(whole, environment)
   }
 
+  /** Words of a script that wait until the test calls `give` with the same word: what a test does while it waits takes its time. */
+  awaits(word: string): string {
+    return `while [ ! -e ${this.#given(word)} ]; do sleep 0.2; done`
+  }
+
+  give(word: string): void {
+    writeFileSync(this.#given(word), '')
+  }
+
+  #given(word: string): string {
+    return join(this.directory, `given-${word}`)
+  }
+
   /** A deployment of a plain command that notes START and END in the ledger around `script`. */
   async deployCommand({ script, deployment = {} }: Command): Promise<Deployment> {
     const code = join(this.directory, `code-${++this.#serial}`)
@@ -170,6 +184,20 @@ exit $code
     return this.client.createFlowRunFromDeployment(deployment.id, run, never)
   }
 
+  /** A call that our client does not know. A server on SQLite may answer 503 when another call writes: then it is repeated. */
+  async send(method: 'DELETE' | 'PATCH' | 'POST', path: string, body: object = {}): Promise<void> {
+    const headers = { 'content-type': 'application/json' }
+    const { status, text } = await until(
+      async () => {
+        const answer = await fetch(`${this.apiUrl}${path}`, { method, headers, body: JSON.stringify(body) })
+        const text = await answer.text()
+        return answer.status === 503 ? undefined : { status: answer.status, text }
+      },
+      { everyMs: 250, what: `${method} ${path}` },
+    )
+    assert.ok(status < 300, `${method} ${path} answered ${status}: ${text}`)
+  }
+
   async readRun(id: string): Promise<FlowRun> {
     const run = await this.client.readFlowRun(id, never)
     if (!run) throw new Error(`the server does not know flow run ${id}`)
@@ -177,7 +205,7 @@ exit $code
   }
 
   /** Waits until the run is in one of these states. */
-  waitFor(id: string, types: readonly StateType[], timeoutMs = 30_000): Promise<FlowRun> {
+  waitFor(id: string, types: readonly StateType[], timeoutMs?: number): Promise<FlowRun> {
     return until(
       async () => {
         const run = await this.readRun(id)
@@ -191,7 +219,6 @@ exit $code
   async hasLogged(flowRunId: string, message: string): Promise<void> {
     const filter = { logs: { flow_run_id: { any_: [flowRunId] } } }
     await until(async () => (await this.client.readLogs(filter, never)).some(log => log.message === message), {
-      timeoutMs: 30_000,
       everyMs: 200,
       what: `a log "${message}"`,
     })

@@ -3,8 +3,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface UntilOptions {
-  /** How long to wait before failing; default 30 000 ms, generous because test machines are busy. */
-  readonly timeoutMs?: number
+  /** How long to wait before failing; default three minutes, for a busy machine is slow and may stand still. */
+  readonly timeoutMs?: number | undefined
   /** Pause between two looks, default 20 ms; longer where a look takes long, see below. */
   readonly everyMs?: number
   /** Ends the sentence "waited in vain for ..."; default the condition's own source. */
@@ -23,7 +23,7 @@ export async function until<T>(
   condition: () => T | Promise<T>,
   options: UntilOptions = {},
 ): Promise<NonNullable<Exclude<T, false>>> {
-  const { timeoutMs = 30_000, everyMs = 20, what = condition.toString() } = options
+  const { timeoutMs = 180_000, everyMs = 20, what = condition.toString() } = options
   const deadline = performance.now() + timeoutMs
   for (let last: unknown; ; ) {
     const start = performance.now()
