@@ -57,8 +57,8 @@ export const nurseryVariables = {
   prefect3: 'RIGEL_TEST_NURSERY_PREFECT3',
 } as const satisfies Record<PrefectVersion, string>
 
-/** Milliseconds; it takes about 4 s alone, and much longer where all cores are busy. */
-const START_TIMEOUT_MS = 120_000
+/** Milliseconds; it takes about 4 s alone, and more than a minute where all cores are busy. */
+const START_TIMEOUT_MS = 300_000
 
 /** The directory of a Prefect environment with `bin/prefect` and `bin/python` in it. */
 export function findPrefect(which: PrefectVersion): string {
