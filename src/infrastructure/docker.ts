@@ -48,6 +48,8 @@ export interface DockerOptions extends ConnectionOptions {
   readonly cleanup?: CleanupRules | undefined
   /** How often that is looked after while no run ends; default an hour. */
   readonly idleSweepSeconds?: number
+  /** For how long after its start a container is looked at for an event only; default 500 ms. */
+  readonly momentMs?: number
 }
 
 export type DockerInfrastructure = Required<Infrastructure>
@@ -82,7 +84,7 @@ class DockerDriver implements DockerInfrastructure {
     const cargo = { workspace: spec.workspace, files: spec.files }
     try {
       const id = await launchContainer({ engine, plan, attempt: spec, cargo, fetchImage, logger }, signal)
-      this.#restsUntil.set(id, performance.now() + momentMs)
+      this.#restsUntil.set(id, performance.now() + (this.#options.momentMs ?? momentMs))
       await images.noteUse(plan.image)
       return toHandle(engine, id, spec)
     } catch (error) {

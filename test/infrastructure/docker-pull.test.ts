@@ -161,7 +161,8 @@ test('a stop during a pull ends the submission at once and starts nothing', opti
     const began = performance.now()
     stop.abort(new Error('cancelled'))
     await assert.rejects(submitting, /cancelled/)
-    assert.ok(performance.now() - began < 1_000)
+    // Without the stop, a minute of silence would end it.
+    assert.ok(performance.now() - began < 15_000)
     assert.equal(await subject.infrastructure.reattach(spec, undefined, unstopped), undefined)
   } finally {
     for (const socket of sockets) socket.destroy()

@@ -4,7 +4,7 @@
 import type { RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { dockerLedger, type Ledger } from './docker-ledger.ts'
 import { DockerProxy } from './docker-proxy.ts'
-import { type DockerSubject, makeDockerSubject } from './docker-subject.ts'
+import { type DockerSubject, makeDockerSubject, type SubjectOptions } from './docker-subject.ts'
 
 export interface Stage extends AsyncDisposable {
   readonly proxy: DockerProxy
@@ -13,11 +13,12 @@ export interface Stage extends AsyncDisposable {
   spec(script: string, overrides?: Partial<RunSpec>): Promise<RunSpec>
 }
 
-export async function makeStage(): Promise<Stage> {
+export async function makeStage(more: SubjectOptions = {}): Promise<Stage> {
   const stack = new AsyncDisposableStack()
   const proxy = stack.use(await DockerProxy.start())
   const ledger = stack.use(await dockerLedger())
-  const subject = stack.use(await makeDockerSubject({ environment: proxy.environment, settings: ledger.settings }))
+  const options = { environment: proxy.environment, settings: ledger.settings, ...more }
+  const subject = stack.use(await makeDockerSubject(options))
   return {
     proxy,
     subject,

@@ -31,6 +31,7 @@ export interface SubjectOptions {
   readonly agentPrefix?: string
   readonly cleanup?: CleanupRules
   readonly idleSweepSeconds?: number
+  readonly momentMs?: number
   readonly sshCommand?: readonly string[]
   /** The engine itself, by default the test engine. */
   readonly host?: string
@@ -51,6 +52,7 @@ export async function makeDockerSubject(options: SubjectOptions = {}): Promise<D
       ...stall,
       cleanup: options.cleanup,
       ...(options.idleSweepSeconds === undefined ? {} : { idleSweepSeconds: options.idleSweepSeconds }),
+      ...(options.momentMs === undefined ? {} : { momentMs: options.momentMs }),
       ...(options.sshCommand ? { sshCommand: options.sshCommand } : {}),
     })
     drivers.push(driver)
