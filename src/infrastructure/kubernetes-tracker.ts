@@ -46,7 +46,7 @@ interface Tracked {
   isLooking: boolean
   /** Once more, for what a look under way may have missed. */
   looksAgain: boolean
-  /** Job and pods were asked for themselves, after this run's end was seen. */
+  /** Job and pods were asked for themselves, after this run's end was seen; an end that is taken back was none. */
   hasLooked: boolean
 }
 
@@ -161,6 +161,7 @@ export class Tracker {
     const ageOf = (key: string) => causes.ageOf(key, nowMs)
     const verdict = judge({ job, pods }, { ageOf, startGraceMs: listener.startGraceMs(known.job) })
     if (verdict.kind === 'going') {
+      tracked.hasLooked = false
       causes.note(verdict.cause, nowMs)
       return
     }
