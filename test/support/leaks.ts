@@ -11,6 +11,9 @@ import { isMainThread } from 'node:worker_threads'
 
 /** A file whose tests have ended has this long to end by itself. */
 const LINGER_MS = 10_000
+/** A process that was ended has this long to be gone: on a busy machine that takes a while. */
+const PARTING_MS = 5_000
+const LOOK_MS = 50
 
 if (isMainThread && process.env.NODE_TEST_CONTEXT) watch()
 
@@ -27,7 +30,12 @@ function watch(): void {
   })
 
   process.on('exit', () => {
-    const left = findProcesses(mark)
+    let left = findProcesses(mark)
+    // Nothing asynchronous happens any more.
+    for (let waited = 0; left.length > 0 && waited < PARTING_MS; waited += LOOK_MS) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS)
+      left = findProcesses(mark)
+    }
     if (left.length === 0) return
     console.error(`processes left behind:\n${left.map(({ pid, command }) => `  ${pid} ${command}`).join('\n')}`)
     for (const { pid } of left) end(pid)
