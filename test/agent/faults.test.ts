@@ -251,10 +251,11 @@ describe('an agent whose API misbehaves', needs('prefect2'), () => {
       await until(() => stage.starts(long.id) === 1)
       fill(disk.path)
       const late = await stage.run(await stage.deployCommand({ script: 'true' }))
-      stage.give('go')
-      await stage.waitFor(long.id, over)
       await until(() => agent.output.includes('this host is in trouble'))
       assert.equal(stage.starts(late.id), 0)
+      // Not before: what a run has used makes room when it ends.
+      stage.give('go')
+      await stage.waitFor(long.id, over)
       rmSync(join(disk.path, 'filler'))
       assert.equal((await stage.waitFor(late.id, over)).state_type, 'COMPLETED', agent.output)
       assert.equal((await stage.readRun(long.id)).state_type, 'COMPLETED', agent.output)
