@@ -101,6 +101,14 @@ export function explainStartFailure(message: string, command: string, image: str
   return `${where}: ${text}`
 }
 
+/**
+ * The engine has lost patience with its own runtime, as on a busy machine, while that made the container ready. Nothing of it
+ * has run: the runtime is told to start it in a step of its own, after this one.
+ */
+export function isTooLate(message: string): boolean {
+  return /failed to create (?:shim |containerd )?task\b.*context deadline exceeded/is.test(message)
+}
+
 /** Trouble of the engine's machine, which another run would meet as well. */
 export function isHostTrouble(message: string): boolean {
   return /no space left on device|cannot allocate memory|too many open files|read-only file system|disk quota/i.test(

@@ -16,7 +16,7 @@ import type { ContainerInfo } from './docker-answers.ts'
 import { type Cargo, isEmpty, packArchive } from './docker-archive.ts'
 import { type CreatePlan, isOurs } from './docker-create.ts'
 import type { DockerEngine } from './docker-engine.ts'
-import { explainStartFailure, isHostTrouble } from './docker-exit.ts'
+import { explainStartFailure, isHostTrouble, isTooLate } from './docker-exit.ts'
 import { callOrLook, patiently } from './docker-patience.ts'
 import { discard, engineAwayMs, hasStarted, nameOf, removedTooEarly, takeTicket } from './docker-ticket.ts'
 import { EngineError, isRefusal, isSilence } from './docker-transport.ts'
@@ -179,6 +179,7 @@ async function startOnce(launch: Launch, { id, ticket: first }: Obtained, signal
     return info && hasStarted(info) ? true : undefined
   }
   let ticket = first
+  let wasLate = false
   for (let refusals = 0; ; ) {
     try {
       await callOrLook(s => engine.start(ticket, s).then(() => true), look, signal)
@@ -192,9 +193,12 @@ async function startOnce(launch: Launch, { id, ticket: first }: Obtained, signal
       const lostTicket = nameOf(info) !== ticket
       if (error.kind === 'refused' && !lostTicket) {
         refusals += 1
+        const isLate = isTooLate(error.message)
         // The engine notes what stopped a start. Without such a note it was not the engine that refused.
-        const isTheEngines = info.State.Error !== '' || (error.status ?? 0) < 500
-        if (isTheEngines || refusals >= refusalTries) throw startFailure(error, plan)
+        const isTheEngines = (info.State.Error !== '' && !isLate) || (error.status ?? 0) < 500
+        // What a try that came too late has left behind stops the next one: that is no fault of the run's either.
+        wasLate ||= isLate
+        if (isTheEngines || refusals >= refusalTries) throw wasLate ? toError(error, 'host') : startFailure(error, plan)
       }
       logger.debug({ container: id.slice(0, 12), err: error.message }, 'start call failed, trying again')
       await sleep(jitter(lostTicket ? othersTurnMs : 300, 0.3), signal)

@@ -5,6 +5,7 @@ import test, { suite } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { RunSpec } from '../../src/infrastructure/infrastructure.ts'
 import { InfrastructureError } from '../../src/infrastructure/infrastructure.ts'
+import { findFreePort } from '../support/prefect-server.ts'
 import { needs } from '../support/requires.ts'
 import { until } from '../support/until.ts'
 import type { Fault } from './docker-proxy.ts'
@@ -52,6 +53,39 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
       assert.deepEqual(await stage.ledger.lines(), ['START'])
       const own = await stage.subject.engine.list([`io.rigel.agent=${stage.subject.agentPrefix}`], true, unstopped)
       assert.equal(own.length, 1, 'no second container is left behind')
+    })
+  }
+
+  for (const [times, how, ends] of [
+    [1, 'once', 'the run is started all the same'],
+    [3, 'each time', 'that is no fault of the run'],
+  ] as const) {
+    test(`when the runtime of a busy engine is too late ${how}, ${ends}`, options, async () => {
+      await using stage = await makeStage()
+      // The engine itself refuses and notes it, for want of a port; in the words that Docker had on a busy machine.
+      const message =
+        'failed to create shim task: failed to start io pipe copy: unable to copy pipes: containerd-shim: opening w/o fifo "/run/init-stdout" failed: context deadline exceeded'
+      await using other = await makeDockerSubject()
+      const settings = { container_create_kwargs: { ports: { '80/tcp': await findFreePort() } } }
+      const handle = await other.infrastructure.submit(await other.spec('sleep 600', { settings }), unstopped)
+      const around = async (call: () => Promise<void>) => {
+        await call()
+        if (times === 1) await other.infrastructure.kill(handle, 0, unstopped)
+      }
+      stage.proxy.on(calls.start, { kind: 'reword', message, around }, times)
+      const spec = await stage.spec('exit 4', { settings })
+      if (times === 1) {
+        const exit = await runThrough(stage, spec)
+        assert.equal(exit.kind === 'exited' && exit.statusCode, 4)
+      } else {
+        await assert.rejects(runThrough(stage, spec), {
+          name: 'InfrastructureError',
+          blame: 'host',
+          message: /deadline/,
+        })
+      }
+      assert.deepEqual(await stage.ledger.lines(), times === 1 ? ['START'] : [])
+      await other.infrastructure.kill(handle, 0, unstopped)
     })
   }
 

@@ -16,13 +16,14 @@ import { dockerHost } from './docker-subject.ts'
  * `late`: the connection breaks, and the call arrives `ms` afterwards all the same. `hang`: the engine does it, no answer
  * ever comes. `swallow`: neither. `delay`: arrives after `ms`. `refuse`: answered with `status` by the proxy itself.
  * `mute`: the answer's head comes, its body never does. `tell`: calls a function, then goes on as `drop` (before) or
- * `lose` (after).
+ * `lose` (after). `reword`: instead of the engine's answer, `around` which something may be done, comes a 500 with this message.
  */
 export type Fault =
   | { readonly kind: 'lose' | 'drop' | 'hang' | 'swallow' | 'mute' }
   | { readonly kind: 'late' | 'delay'; readonly ms: number }
   | { readonly kind: 'refuse'; readonly status: number }
   | { readonly kind: 'tell'; readonly when: 'before' | 'after'; readonly tell: () => void }
+  | { readonly kind: 'reword'; readonly message: string; readonly around: (call: () => Promise<void>) => Promise<void> }
 
 interface Rule {
   readonly call: RegExp
@@ -129,6 +130,13 @@ export class DockerProxy implements AsyncDisposable {
         }
         fault.tell()
         return void incoming.socket.destroy()
+      case 'reword':
+        return fault.around(async () => {
+          const answer = await send(incoming, await readAll(incoming))
+          answer.resume()
+          outgoing.writeHead(500, { 'content-type': 'application/json' })
+          outgoing.end(JSON.stringify({ message: fault.message }))
+        })
       case 'late': {
         const work = this.#sendLate(incoming, fault.ms)
         this.#late.add(work)
