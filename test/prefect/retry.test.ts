@@ -237,9 +237,14 @@ test('calls through a connection that fails', needs('prefect2'), async t => {
     await t.test(`Retry-After in ${form} is waited for`, async () => {
       proxy.spoil({ route: READ, nth: 1 }, { kind: 'answer', status: 429, headers: { 'retry-after': text() } })
       const started = performance.now()
+      const before = logged.lines.length
       await during(async () => assert.ok(await client.readFlowRun(run.id, never)))
       const waited = performance.now() - started
-      assert.ok(waited >= 1400 && waited < 60_000, `waited ${waited} ms`)
+      // What it means to wait for, as it says so: a busy machine may take longer.
+      const meant = /"wait_s":([\d.]+)/.exec(
+        logged.lines.slice(before).find(line => line.includes('will try again')) ?? '',
+      )
+      assert.ok(waited >= 1400 && Number(meant?.[1]) < 6, `waited ${waited} ms, and meant to for ${meant?.[1]} s`)
     })
   }
 
