@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { openSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import test from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { openStage, type Stage } from '../agent/stage.ts'
@@ -47,8 +47,7 @@ test('an agent whose log file is on a full disk runs what is due, and stops as a
 test('an agent whose terminal is closed waits for its runs', needs('terminal'), async () => {
   await using server = await startEmbedded()
   await using stage = await openStage(server.apiUrl)
-  const go = `${stage.directory}/go`
-  const run = await stage.run(await stage.deployCommand({ script: `while [ ! -e ${go} ]; do sleep 0.1; done` }))
+  const run = await stage.run(await stage.deployCommand({ script: stage.awaits('go') }))
   const pidFile = `${stage.directory}/pid`
   const terminal = startAgent(stage, 'pipe', words => [
     'script',
@@ -61,7 +60,7 @@ test('an agent whose terminal is closed waits for its runs', needs('terminal'), 
   terminal.kill('SIGKILL')
   // Its child, the agent, hears of it, and writes that it is stopping to a terminal that is not there any more.
   await delay(1_500)
-  await writeFile(go, '')
+  stage.give('go')
   await stage.waitFor(run.id, ['COMPLETED'])
   const pid = Number(await readFile(pidFile, 'utf8'))
   await until(() => !isAlive(pid))
