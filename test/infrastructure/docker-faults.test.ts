@@ -28,6 +28,10 @@ async function untilNothingRuns({ subject }: Stage): Promise<void> {
   await until(async () => (await subject.engine.list(own, false, unstopped)).length === 0)
 }
 
+/** What Docker said on a busy machine. */
+const late =
+  'failed to create shim task: failed to start io pipe copy: unable to copy pipes: containerd-shim: opening w/o fifo "/run/init-stdout" failed: context deadline exceeded'
+
 const launchFaults: readonly (readonly [string, RegExp, Fault, number])[] = [
   ['the answer to the create call is lost', calls.create, { kind: 'lose' }, 1],
   ['the answer to the create call is lost three times', calls.create, { kind: 'lose' }, 3],
@@ -56,36 +60,28 @@ suite('faults between the agent and the engine', { ...needs('docker'), concurren
     })
   }
 
-  for (const [times, how, ends] of [
-    [1, 'once', 'the run is started all the same'],
-    [3, 'each time', 'that is no fault of the run'],
+  for (const [what, answers, refusal] of [
+    ['is too late once: the run is started all the same', [late], undefined],
+    ['is too late each time: that is no fault of the run', [late, late, late], /deadline/],
+    ['was too late and bars the next try: that is no fault of the run either', [late, 'id already in use'], /in use/],
   ] as const) {
-    test(`when the runtime of a busy engine is too late ${how}, ${ends}`, options, async () => {
+    test(`the runtime of a busy engine ${what}`, options, async () => {
       await using stage = await makeStage()
-      // The engine itself refuses and notes it, for want of a port; in the words that Docker had on a busy machine.
-      const message =
-        'failed to create shim task: failed to start io pipe copy: unable to copy pipes: containerd-shim: opening w/o fifo "/run/init-stdout" failed: context deadline exceeded'
+      // The engine itself refuses and notes it, for want of a port; in other words.
       await using other = await makeDockerSubject()
       const settings = { container_create_kwargs: { ports: { '80/tcp': await findFreePort() } } }
       const handle = await other.infrastructure.submit(await other.spec('sleep 600', { settings }), unstopped)
+      const release = () => other.infrastructure.kill(handle, 0, unstopped)
       const around = async (call: () => Promise<void>) => {
         await call()
-        if (times === 1) await other.infrastructure.kill(handle, 0, unstopped)
+        if (!refusal) await release()
       }
-      stage.proxy.on(calls.start, { kind: 'reword', message, around }, times)
-      const spec = await stage.spec('exit 4', { settings })
-      if (times === 1) {
-        const exit = await runThrough(stage, spec)
-        assert.equal(exit.kind === 'exited' && exit.statusCode, 4)
-      } else {
-        await assert.rejects(runThrough(stage, spec), {
-          name: 'InfrastructureError',
-          blame: 'host',
-          message: /deadline/,
-        })
-      }
-      assert.deepEqual(await stage.ledger.lines(), times === 1 ? ['START'] : [])
-      await other.infrastructure.kill(handle, 0, unstopped)
+      for (const message of answers) stage.proxy.on(calls.start, { kind: 'reword', message, around })
+      const running = runThrough(stage, await stage.spec('exit 4', { settings }))
+      if (refusal) await assert.rejects(running, { name: 'InfrastructureError', blame: 'host', message: refusal })
+      else assert.equal(Object(await running).statusCode, 4)
+      assert.deepEqual(await stage.ledger.lines(), refusal ? [] : ['START'])
+      await release()
     })
   }
 
